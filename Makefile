@@ -1,0 +1,57 @@
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 30s
+
+# All files that are ours, also those not yet added to git.
+ls_files := git ls-files --cached --others --exclude-standard
+
+# $(call silent,command) fails if the command fails or prints anything, and shows what it printed.
+silent = out=$$($(1)) && test -z "$$out" || { echo "$(1):"; echo "$$out"; exit 1; }
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## run everything in one process, with its own NATS and Redis
+	go run ./cmd/telle dev
+
+.PHONY: build
+build: ## build the binaries into bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ \
+		./cmd/router ./cmd/bridge ./cmd/telle
+
+.PHONY: test
+test: deps ## run all tests under the race detector
+	go test -race -count=1 -timeout 9m ./...
+
+.PHONY: lint
+lint: ## check format, vet, staticcheck, modernity, go.mod and shell scripts
+	@$(call silent,$(ls_files) '*.go' | xargs gofmt -l)
+	go vet ./...
+	go tool staticcheck ./...
+	@$(call silent,go fix -diff ./...)
+	go mod tidy -diff
+	@$(ls_files) '*.sh' .ci/run | while read -r f; do \
+		case $$(head -n 1 "$$f") in *bash) bash -n "$$f" ;; *) sh -n "$$f" ;; esac || exit 1; \
+	done
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME
+	@$(ls_files) '*_test.go' | xargs grep -EoH '^func Fuzz[A-Za-z0-9_]+' | while IFS=: read -r file func; do \
+		name=$${func#func }; \
+		echo "$$name in $$(dirname "$$file")"; \
+		go test -run='^$$' -fuzz="^$$name\$$" -fuzztime=$(FUZZTIME) "./$$(dirname "$$file")" </dev/null || exit 1; \
+	done
+
+.PHONY: bench
+bench: ## run the benchmarks
+	go test -run='^$$' -bench=. -benchmem ./...
+
+.PHONY: deps
+deps: ## install what the tests need besides Go
+	@scripts/deps.sh
+
+.PHONY: clean
+clean: ## remove what was built; data, the store of run, stays
+	rm -rf bin
+	find . -name node_modules -prune -o \( -name '*.test' -o -name '*.prof' -o -name '*.out' \) -type f -exec rm {} +

@@ -1,0 +1,64 @@
+#!/bin/sh
+# Makes sure of the programs that the tests need besides Go: redis-server, node with npm, chromium, and a C compiler
+# for the race detector. Installs with apt-get what is missing; where it cannot, it says what to install and fails.
+set -eu
+
+min_node=18
+policy=/usr/sbin/policy-rc.d
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+have_chromium() { have chromium || have chromium-browser || have google-chrome; }
+
+have_node() {
+	have node && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge "$min_node" ]
+}
+
+# A compiler without the C library's headers is no use, and Debian packages them apart.
+have_cc() { have gcc && echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1; }
+
+# missing prints the Debian packages for whatever is not there, in one line.
+missing() {
+	have redis-server || printf 'redis-server '
+	have_node || printf 'nodejs '
+	have npm || printf 'npm '
+	have_chromium || printf 'chromium '
+	have_cc || printf 'gcc libc6-dev '
+}
+
+# give_up ends the script with a reason ($1) and what to do about it.
+give_up() {
+	echo "deps: the tests need: $(missing)" >&2
+	echo "deps: $1" >&2
+	echo "deps: as root on Debian: apt-get install $(missing)" >&2
+	echo "deps: elsewhere: Redis, Node.js $min_node or later with npm, Chromium, gcc with the C library's headers" >&2
+	exit 1
+}
+
+# Debian starts a service when it is installed, and the tests start their own Redis. A policy that is there already
+# is the machine's own (container images forbid services by one) and stays.
+forbid_services() {
+	[ ! -e "$policy" ] || return 0
+	trap 'rm -f "$policy"' EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+}
+
+# install_packages installs its arguments. apt-get reads no answers: stdin may be closed, and nobody may be there.
+install_packages() {
+	export DEBIAN_FRONTEND=noninteractive
+	echo "deps: installing $*"
+	forbid_services || return 1
+	apt-get update -qq </dev/null || echo "deps: apt-get update failed, trying with the lists as they are" >&2
+	apt-get install -qq -y --no-install-recommends "$@" </dev/null
+}
+
+packages=$(missing)
+[ -n "$packages" ] || exit 0
+
+have apt-get || give_up "there is no apt-get here"
+[ "$(id -u)" = 0 ] || give_up "only root can install them"
+# Unquoted on purpose: one word for each package.
+install_packages $packages || give_up "apt-get failed"
+[ -z "$(missing)" ] || give_up "apt-get has installed what it has, and that is missing or too old"
