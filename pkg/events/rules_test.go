@@ -138,7 +138,7 @@ func (r row) fields() map[string]string {
 		all["muted"] = "false"
 	}
 	fields := map[string]string{"type": quote(r.typ)}
-	for _, name := range strings.Fields(r.required + " " + r.optional) {
+	for name := range strings.FieldsSeq(r.required + " " + r.optional) {
 		fields[name] = all[name]
 	}
 	return fields
@@ -226,7 +226,7 @@ func TestAMissingRequiredFieldIsNamed(t *testing.T) {
 func TestAnOptionalFieldMayBeAbsent(t *testing.T) {
 	eachRow(t, func(t *testing.T, r row) {
 		required := r.fields()
-		for _, name := range strings.Fields(r.optional) {
+		for name := range strings.FieldsSeq(r.optional) {
 			wantAccepted(t, r, r.without(name))
 			delete(required, name)
 		}
