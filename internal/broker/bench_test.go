@@ -1,0 +1,57 @@
+package broker
+
+import (
+	"strconv"
+	"sync/atomic"
+	"testing"
+
+	"github.com/telle-ai/event-router/pkg/events"
+)
+
+// BenchmarkPublish keeps many events of 100 conversations in flight. Client and
+// server share the machine.
+func BenchmarkPublish(b *testing.B) {
+	const conversations = 100
+	r := runReady(b, startServer(b).ClientURL(), func(c *Config) { c.HoldBytes = 4 << 20 })
+	var all [conversations]events.Event
+	for i := range all {
+		all[i] = said(b, "g"+strconv.Itoa(i), `"good morning, is the blue one still there?"`)
+	}
+	var failed atomic.Int64
+	done := func(_ uint64, err error) {
+		if err != nil {
+			failed.Add(1)
+		}
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if err := r.Publish(b.Context(), fromRedis(all[i%conversations]), done); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+	if err := r.Flush(b.Context()); err != nil || failed.Load() > 0 {
+		b.Fatalf("%v; %d failed", err, failed.Load())
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkFollow is how fast sessions can join: each follows a subject of its own
+// and the dealer's, and leaves.
+func BenchmarkFollow(b *testing.B) {
+	r := runReady(b, startServer(b).ClientURL())
+	var names atomic.Int64
+	b.SetParallelism(50)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		own := "live.d.g" + strconv.FormatInt(names.Add(1), 10)
+		for pb.Next() {
+			if _, err := r.Follow(b.Context(), own, "live.d"); err != nil {
+				b.Error(err)
+				return
+			}
+			r.Unfollow(own, "live.d")
+		}
+	})
+}

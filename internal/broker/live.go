@@ -1,0 +1,204 @@
+package broker
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/telle-ai/event-router/pkg/events"
+)
+
+// A LiveEvent is an event that the stream has stored and republished.
+type LiveEvent struct {
+	Subject string // live.<dealer>[.<group>]
+	Seq     uint64 // its sequence in the stream
+	Prev    uint64 // the sequence before it on this subject; 0: none, or expired
+	Session string // the session that sent it, or ""
+	Payload []byte
+}
+
+// liveBuffer is how many live events may wait for delivery. Past it nats.go
+// drops events and reports a slow consumer; it covers a pause of about a second
+// at the highest rate that one stream can reach.
+const liveBuffer = 1 << 16
+
+// live follows subjects for others and hands over what arrives on them. All
+// subscriptions feed one channel with one reader, for two reasons: no goroutine
+// per subject, and what one stream stored is delivered in one order.
+type live struct {
+	nc      *nats.Conn
+	deliver func(LiveEvent)
+	arrived chan *nats.Msg
+
+	delivered, ignored atomic.Uint64
+
+	mu       sync.Mutex
+	interest map[string]*interest // by subject
+}
+
+type interest struct {
+	sub       *nats.Subscription
+	followers int
+}
+
+func newLive(nc *nats.Conn, deliver func(LiveEvent)) *live {
+	return &live{
+		nc:       nc,
+		deliver:  deliver,
+		arrived:  make(chan *nats.Msg, liveBuffer),
+		interest: map[string]*interest{},
+	}
+}
+
+// Follow makes sure that what the stream stores on the subjects from now on is
+// delivered, and returns the stream's position: every event after it will come,
+// some just before it may. Each Follow that succeeds needs an Unfollow.
+func (b *Broker) Follow(ctx context.Context, subjects ...string) (position uint64, err error) {
+	for i, subject := range subjects {
+		if err := b.live.follow(subject); err != nil {
+			b.Unfollow(subjects[:i]...)
+			return 0, err
+		}
+	}
+	if position, err = b.position.join(ctx); err != nil {
+		b.Unfollow(subjects...)
+		return 0, err
+	}
+	return position, nil
+}
+
+// Unfollow takes back one Follow of the subjects.
+func (b *Broker) Unfollow(subjects ...string) {
+	for _, subject := range subjects {
+		b.live.unfollow(subject)
+	}
+}
+
+func (l *live) follow(subject string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	in := l.interest[subject]
+	if in == nil {
+		sub, err := l.nc.ChanSubscribe(subject, l.arrived)
+		if err != nil {
+			return err
+		}
+		in = &interest{sub: sub}
+		l.interest[subject] = in
+	}
+	in.followers++
+	return nil
+}
+
+func (l *live) unfollow(subject string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	in := l.interest[subject]
+	if in.followers--; in.followers > 0 {
+		return
+	}
+	delete(l.interest, subject)
+	_ = in.sub.Unsubscribe() // fails only when the connection is closed, which ends it too
+}
+
+func (l *live) followed() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.interest)
+}
+
+func (l *live) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-l.arrived:
+			l.arrive(m)
+		}
+	}
+}
+
+func (l *live) arrive(m *nats.Msg) {
+	seq, err := strconv.ParseUint(stamp(m, "Nats-Sequence"), 10, 64)
+	prev, err2 := strconv.ParseUint(stamp(m, "Nats-Last-Sequence"), 10, 64)
+	if err != nil || err2 != nil || stamp(m, "Nats-Stream") != ChatStream {
+		l.ignored.Add(1)
+		return
+	}
+	l.delivered.Add(1)
+	l.deliver(LiveEvent{
+		Subject: m.Subject,
+		Seq:     seq,
+		Prev:    prev,
+		Session: m.Header.Get(events.HeaderSession),
+		Payload: m.Data,
+	})
+}
+
+// stamp returns a header that the stream puts on what it republishes: the last of
+// its name. The publisher may have sent one too, who for instance copied a live
+// message with all its headers.
+func stamp(m *nats.Msg, name string) string {
+	values := m.Header[name]
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
+}
+
+// rounds asks one question for all who want the answer: whoever joins gets the
+// answer to a question that was asked after it joined, and there is never more
+// than one question under way.
+type rounds struct {
+	ask func(context.Context) (uint64, error)
+
+	mu      sync.Mutex
+	next    *round // collects those who join while a question is under way
+	running bool
+}
+
+type round struct {
+	answered chan struct{}
+	position uint64 // set before answered is closed
+	err      error
+}
+
+func (r *rounds) join(ctx context.Context) (uint64, error) {
+	mine := r.enter()
+	select {
+	case <-mine.answered:
+		return mine.position, mine.err
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+}
+
+func (r *rounds) enter() *round {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.next == nil {
+		r.next = &round{answered: make(chan struct{})}
+	}
+	if !r.running {
+		r.running = true
+		go r.run() // ends by itself: ask is bounded in time
+	}
+	return r.next
+}
+
+func (r *rounds) run() {
+	for {
+		r.mu.Lock()
+		now := r.next
+		r.next, r.running = nil, now != nil
+		r.mu.Unlock()
+		if now == nil {
+			return
+		}
+		now.position, now.err = r.ask(context.Background())
+		close(now.answered)
+	}
+}

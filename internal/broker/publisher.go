@@ -1,0 +1,466 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/telle-ai/event-router/pkg/events"
+	"github.com/telle-ai/event-router/pkg/subjects"
+)
+
+// ErrUnavailable is what a publication ends with when the stream has not
+// acknowledged it by its deadline. It may still have been stored.
+var ErrUnavailable = errors.New("the stream did not acknowledge in time")
+
+// A publisher brings messages into the stream. It holds each one until the
+// stream has acknowledged it and publishes it again when the ack stays away; the
+// message id makes the stream drop what it has already.
+//
+// Messages of one lane go one at a time: were two under way together, the first
+// refused and the second stored, the retry would swap them. Lanes go side by
+// side. A lane is a conversation.
+type publisher struct {
+	// Static after construction.
+	nc      *nats.Conn
+	inbox   string // acks arrive on inbox + token; nobody else has the same
+	ackWait time.Duration
+	bound   int64
+	room    *semaphore.Weighted // bytes that may still be taken in
+
+	// Set by NATS's callbacks. To ask the connection is to wait while it dials.
+	online     atomic.Bool
+	maxPayload atomic.Int64 // 0: not known yet
+
+	tokens                                           atomic.Uint64
+	held                                             atomic.Int64
+	published, duplicates, retries, failed, deadOnes atomic.Uint64
+
+	mu      sync.Mutex
+	closed  bool
+	refusal error                 // why the last message did not get in; nil: it did
+	lanes   map[string][]*pending // the first of each lane is under way, or to be sent again
+	byToken map[string]*pending   // all that is in a lane
+}
+
+// pending is a message that the stream has not acknowledged.
+type pending struct {
+	msg    *nats.Msg
+	token  string // names it in its acks, however often it is sent: a late ack counts
+	lane   string
+	size   int64
+	done   func(seq uint64, err error) // called once, without the publisher's lock
+	expiry *time.Timer                 // nil: held until it is stored
+
+	retry time.Time // when to send it again; guarded by publisher.mu
+}
+
+// Why a message is not in the stream yet, beside what the stream itself says.
+var (
+	errOffline  = errors.New("not connected")
+	errNoStream = errors.New("no stream takes the subject")
+	errNoAck    = errors.New("no ack")
+)
+
+const (
+	retryEvery = 100 * time.Millisecond // how often run looks for what is to be sent again
+	retryDelay = 250 * time.Millisecond // after a refusal that may pass
+	overhead   = 512                    // bytes that a held message costs beside its payload
+)
+
+func newPublisher(nc *nats.Conn, cfg Config) (*publisher, error) {
+	p := &publisher{
+		nc:      nc,
+		inbox:   nats.NewInbox() + ".",
+		ackWait: cfg.AckWait,
+		bound:   cfg.HoldBytes,
+		room:    semaphore.NewWeighted(cfg.HoldBytes),
+		lanes:   map[string][]*pending{},
+		byToken: map[string]*pending{},
+	}
+	acks, err := nc.Subscribe(p.inbox+"*", p.acknowledged)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to the stream's acks: %w", err)
+	}
+	// A dropped ack would only mean that a message is sent again.
+	return p, acks.SetPendingLimits(-1, -1)
+}
+
+// Publish takes a publication in. While the bound of what may be held is reached
+// it waits, until ctx ends; then it returns the error and holds nothing. Once it
+// has returned nil, done is called exactly once, from any goroutine: with the
+// event's sequence after the stream's ack, or with an error. done must not block:
+// no ack is handled meanwhile.
+//
+// A deadline of ctx is the publication's too: what is not stored by then ends
+// with [ErrUnavailable]. Without one it is held and retried until it is stored
+// or the stream refuses it for good, or Close is called.
+func (b *Broker) Publish(ctx context.Context, p events.Publication, done func(seq uint64, err error)) error {
+	msg := nats.NewMsg(p.Event.Subject())
+	msg.Data = p.Event.Payload()
+	msg.Header.Set(events.HeaderOrigin, string(p.Origin))
+	if p.Session != "" {
+		msg.Header.Set(events.HeaderSession, p.Session)
+	}
+	m := b.publisher.newPending(msg, p.ID)
+	m.lane, m.done = msg.Subject, done
+	return b.publisher.take(ctx, m)
+}
+
+// newPending returns a message that is not held yet. The id makes it safe to send
+// the message again; where the sender has none, one is made that is never used
+// twice: the stream would drop the second message.
+func (p *publisher) newPending(msg *nats.Msg, id string) *pending {
+	token := strconv.FormatUint(p.tokens.Add(1), 36)
+	msg.Reply = p.inbox + token
+	if id == "" {
+		id = msg.Reply
+	}
+	msg.Header.Set(nats.MsgIdHdr, id)
+	return &pending{msg: msg, token: token}
+}
+
+// Headers of a dead letter.
+const (
+	headerReason    = "Telle-Reason"
+	headerFrom      = "Telle-From"      // for instance the Redis channel
+	headerTruncated = "Telle-Truncated" // the payload's true length, when it was too long to keep whole
+)
+
+// DeadLetter keeps a payload that could not be accepted, on dead.<source>. It
+// waits for room as Publish does, and holds the letter until it is stored.
+func (b *Broker) DeadLetter(ctx context.Context, source, from, reason string, payload []byte) error {
+	return b.publisher.take(ctx, b.deadLetter("", source, from, reason, payload))
+}
+
+// DeadStored is DeadLetter for an event that stands in the stream. Every process
+// that finds the same one may call it: one letter is kept. It does not wait: the
+// delivery of events must not.
+func (b *Broker) DeadStored(seq uint64, subject, reason string, payload []byte) error {
+	id := ChatStream + " " + strconv.FormatUint(seq, 10)
+	return b.publisher.tryTake(b.deadLetter(id, "stream", subject, reason, payload))
+}
+
+func (b *Broker) deadLetter(id, source, from, reason string, payload []byte) *pending {
+	msg := nats.NewMsg(subjects.Dead + "." + source)
+	m := b.publisher.newPending(msg, id)
+	m.lane = msg.Reply // its own: dead letters have no order to keep
+	m.done = func(_ uint64, err error) {
+		if err != nil {
+			b.log.Error("dead letter lost", "source", source, "reason", reason, "error", err)
+			return
+		}
+		b.publisher.deadOnes.Add(1)
+	}
+	msg.Header.Set(headerReason, oneLine(reason))
+	msg.Header.Set(headerFrom, oneLine(from))
+	msg.Data = payload
+	if fits := b.publisher.most() - headerSize(msg.Header); len(payload) > fits {
+		msg.Header.Set(headerTruncated, strconv.Itoa(len(payload)))
+		fits = b.publisher.most() - headerSize(msg.Header)
+		msg.Data = payload[:max(0, fits)]
+	}
+	return m
+}
+
+// most is how long a message may be, with its headers.
+func (p *publisher) most() int {
+	const usual = 1 << 20
+	if n := p.maxPayload.Load(); n > 0 {
+		return int(n)
+	}
+	return usual // not connected yet
+}
+
+// headerSize is how many bytes headers take in a message.
+func headerSize(h nats.Header) int {
+	n := len("NATS/1.0\r\n") + len("\r\n")
+	for name, values := range h {
+		for _, v := range values {
+			n += len(name) + len(": ") + len(v) + len("\r\n")
+		}
+	}
+	return n
+}
+
+// oneLine makes outside text fit for a header.
+func oneLine(s string) string {
+	if len(s) > 1024 {
+		s = s[:1024]
+	}
+	q := strconv.QuoteToASCII(s)
+	return q[1 : len(q)-1]
+}
+
+// Flush waits until nothing is held any more and the last done has returned, or
+// returns an error that says how much still is held when ctx ends. Nothing may be
+// published meanwhile.
+func (b *Broker) Flush(ctx context.Context) error {
+	p := b.publisher
+	if !p.room.TryAcquire(p.bound) { // Acquire fails when ctx has ended, also with room
+		if err := p.room.Acquire(ctx, p.bound); err != nil {
+			return fmt.Errorf("%d bytes were not stored: %w", p.held.Load(), err)
+		}
+	}
+	p.room.Release(p.bound)
+	return nil
+}
+
+// take holds a message and puts it under way. It waits for room until ctx ends.
+func (p *publisher) take(ctx context.Context, m *pending) error {
+	if err := p.measure(m); err != nil {
+		return err
+	}
+	if err := p.room.Acquire(ctx, m.size); err != nil {
+		return fmt.Errorf("%w: no room to hold more", ErrUnavailable)
+	}
+	return p.hold(ctx, m)
+}
+
+// tryTake is take for those who must not wait.
+func (p *publisher) tryTake(m *pending) error {
+	if err := p.measure(m); err != nil {
+		return err
+	}
+	if !p.room.TryAcquire(m.size) {
+		return fmt.Errorf("%w: no room to hold more", ErrUnavailable)
+	}
+	return p.hold(context.Background(), m)
+}
+
+func (p *publisher) measure(m *pending) error {
+	if m.size = int64(len(m.msg.Data)) + overhead; m.size > p.bound {
+		return fmt.Errorf("a message of %d bytes is more than --hold-bytes allows", len(m.msg.Data))
+	}
+	return nil
+}
+
+// hold puts a message at the end of its lane; room for it has been acquired.
+func (p *publisher) hold(ctx context.Context, m *pending) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		p.room.Release(m.size)
+		return fmt.Errorf("%w: closed", ErrUnavailable)
+	}
+	p.held.Add(m.size)
+	p.byToken[m.token] = m
+	if deadline, ok := ctx.Deadline(); ok {
+		m.expiry = time.AfterFunc(time.Until(deadline), func() { p.expire(m) })
+	}
+	lane := append(p.lanes[m.lane], m)
+	p.lanes[m.lane] = lane
+	if len(lane) == 1 {
+		p.send(m)
+	}
+	return nil
+}
+
+// send puts a message under way. p.mu is held: a lane's messages cannot overtake
+// each other.
+func (p *publisher) send(m *pending) {
+	if !p.online.Load() {
+		p.refused(m, errOffline)
+		return
+	}
+	m.retry = time.Now().Add(p.ackWait)
+	if err := p.nc.PublishMsg(m.msg); err != nil {
+		p.refused(m, err)
+	}
+}
+
+// refused decides what becomes of a message that did not get into the stream:
+// most reasons pass. p.mu is held.
+func (p *publisher) refused(m *pending, err error) {
+	if forGood(err) {
+		// Not from here: done must not be called with the lock held.
+		go p.end(m, 0, err)
+		return
+	}
+	p.refusal = err
+	m.retry = time.Now().Add(retryDelay)
+}
+
+func forGood(err error) bool {
+	const messageTooLarge, headersTooLarge = 10054, 10097
+	var refusal *streamError
+	return errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) ||
+		errors.As(err, &refusal) && (refusal.ErrCode == messageTooLarge || refusal.ErrCode == headersTooLarge)
+}
+
+// end takes a message out of its lane, lets the next one go and reports the end.
+// It does nothing if the message has ended already.
+func (p *publisher) end(m *pending, seq uint64, err error) {
+	if p.remove(m) {
+		p.report(m, seq, err)
+	}
+}
+
+// report tells the publication's owner how it ended, and then gives its room
+// back: what is no longer held has nothing left to do.
+func (p *publisher) report(m *pending, seq uint64, err error) {
+	if m.expiry != nil {
+		m.expiry.Stop()
+	}
+	if err == nil {
+		p.published.Add(1)
+	} else {
+		p.failed.Add(1)
+	}
+	m.done(seq, err)
+	p.held.Add(-m.size)
+	p.room.Release(m.size)
+}
+
+func (p *publisher) remove(m *pending) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.byToken[m.token] == nil {
+		return false
+	}
+	delete(p.byToken, m.token)
+	lane := p.lanes[m.lane]
+	switch {
+	case lane[0] != m: // it waited behind others and has expired
+		i := slices.Index(lane, m)
+		p.lanes[m.lane] = slices.Delete(lane, i, i+1)
+	case len(lane) == 1:
+		delete(p.lanes, m.lane)
+	default:
+		lane[0] = nil
+		p.lanes[m.lane] = lane[1:]
+		p.send(lane[1])
+	}
+	return true
+}
+
+func (p *publisher) expire(m *pending) { p.end(m, 0, ErrUnavailable) }
+
+// abandon ends all that is held, and takes nothing in any more.
+func (p *publisher) abandon() {
+	p.mu.Lock()
+	left := p.byToken
+	p.closed, p.byToken, p.lanes = true, nil, nil
+	p.mu.Unlock()
+	for _, m := range left {
+		p.report(m, 0, fmt.Errorf("%w: closed", ErrUnavailable))
+	}
+}
+
+// run sends again what was not acknowledged, until ctx ends.
+func (p *publisher) run(ctx context.Context) {
+	tick := time.NewTicker(retryEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			p.sendDue(now)
+		}
+	}
+}
+
+func (p *publisher) sendDue(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.online.Load() {
+		return
+	}
+	for _, lane := range p.lanes {
+		if m := lane[0]; m.retry.Before(now) {
+			if p.refusal == nil {
+				p.refusal = errNoAck
+			}
+			p.retries.Add(1)
+			p.send(m)
+		}
+	}
+}
+
+// connected sends all that is under way once more, now: nobody knows which acks
+// were lost with the last connection.
+func (p *publisher) connected() {
+	p.maxPayload.Store(p.nc.MaxPayload())
+	p.online.Store(true)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refusal = nil
+	for _, lane := range p.lanes {
+		p.retries.Add(1)
+		p.send(lane[0])
+	}
+}
+
+// streamError is the error in a stream's answer.
+type streamError struct {
+	Code        int    `json:"code"`
+	ErrCode     int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (r *streamError) Error() string { return fmt.Sprintf("stream: %s (%d)", r.Description, r.ErrCode) }
+
+// acknowledged handles the stream's answer to one message.
+func (p *publisher) acknowledged(answer *nats.Msg) {
+	p.mu.Lock()
+	m := p.byToken[strings.TrimPrefix(answer.Subject, p.inbox)]
+	p.mu.Unlock()
+	if m == nil {
+		return // answered before: it was sent more than once; or expired
+	}
+	var ack struct {
+		Error     *streamError `json:"error"`
+		Seq       uint64       `json:"seq"`
+		Duplicate bool         `json:"duplicate"`
+	}
+	err := json.Unmarshal(answer.Data, &ack)
+	switch {
+	case err == nil && ack.Error != nil:
+		err = ack.Error
+	case err == nil && ack.Seq == 0, len(answer.Data) == 0: // nobody listens: no stream, no leader
+		err = fmt.Errorf("%w %s", errNoStream, m.msg.Subject)
+	}
+	if err != nil {
+		p.mu.Lock()
+		p.refused(m, err)
+		p.mu.Unlock()
+		return
+	}
+	p.mu.Lock()
+	p.refusal = nil
+	p.mu.Unlock()
+	if ack.Duplicate {
+		p.duplicates.Add(1)
+	}
+	p.end(m, ack.Seq, nil)
+}
+
+// check returns why the stream does not take what is held, if it says so.
+func (p *publisher) check() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refusal == nil || len(p.lanes) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the stream takes nothing in: %w", p.refusal)
+}
+
+func (p *publisher) stats(s *Stats) {
+	s.Published = p.published.Load()
+	s.Duplicates = p.duplicates.Load()
+	s.PublishRetries = p.retries.Load()
+	s.PublishFailed = p.failed.Load()
+	s.DeadLetters = p.deadOnes.Load()
+	s.Held = p.held.Load()
+}

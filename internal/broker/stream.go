@@ -1,0 +1,189 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/telle-ai/event-router/pkg/subjects"
+)
+
+// The streams.
+const (
+	ChatStream = "CHAT" // every event: captures chat.>, republishes to live.>
+	DeadStream = "DEAD" // what could not be accepted: captures dead.>
+)
+
+// DuplicateWindow is how long the stream remembers message ids.
+const DuplicateWindow = 2 * time.Minute
+
+// StreamConfig says what the streams keep. It counts when a stream is created:
+// an existing stream is never changed.
+type StreamConfig struct {
+	Replicas      int
+	MaxAge        time.Duration // 0: for ever
+	MaxBytes      int64         // 0: no limit
+	MaxPerSubject int64         // events of one conversation; 0: no limit
+	DeadMaxAge    time.Duration
+}
+
+// A SettingsError says that a stream exists but cannot do what it is for.
+type SettingsError struct {
+	Stream string
+	Wrong  []string // "republish is off, must be chat.> to live.>"
+}
+
+func (e *SettingsError) Error() string {
+	return fmt.Sprintf("stream %s cannot be used as it is: %s (change it with `nats stream edit %s`, or remove it)",
+		e.Stream, strings.Join(e.Wrong, "; "), e.Stream)
+}
+
+func (c StreamConfig) chat() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              ChatStream,
+		Description:       "events of all conversations, republished once stored",
+		Subjects:          []string{subjects.Chat + ".>"},
+		Storage:           jetstream.FileStorage,
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardOld,
+		Replicas:          c.Replicas,
+		MaxAge:            c.MaxAge,
+		MaxBytes:          orUnlimited(c.MaxBytes),
+		MaxMsgsPerSubject: orUnlimited(c.MaxPerSubject),
+		MaxMsgs:           -1,
+		Duplicates:        DuplicateWindow,
+		AllowDirect:       true,
+		RePublish:         &jetstream.RePublish{Source: subjects.Chat + ".>", Destination: subjects.Live + ".>"},
+	}
+}
+
+func (c StreamConfig) dead() jetstream.StreamConfig {
+	window := DuplicateWindow
+	if c.DeadMaxAge > 0 {
+		window = min(window, c.DeadMaxAge) // NATS demands it
+	}
+	return jetstream.StreamConfig{
+		Name:              DeadStream,
+		Description:       "what could not be accepted, with the reason in headers",
+		Subjects:          []string{subjects.Dead + ".>"},
+		Storage:           jetstream.FileStorage,
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardOld,
+		Replicas:          c.Replicas,
+		MaxAge:            c.DeadMaxAge,
+		MaxBytes:          -1,
+		MaxMsgsPerSubject: -1,
+		MaxMsgs:           -1,
+		Duplicates:        window,
+		AllowDirect:       true,
+	}
+}
+
+func orUnlimited(n int64) int64 {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
+// verifyStreams creates the streams that are not there and compares those that
+// are with the configuration.
+func (b *Broker) verifyStreams(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*askTimeout)
+	defer cancel()
+	for _, want := range []jetstream.StreamConfig{b.cfg.Streams.chat(), b.cfg.Streams.dead()} {
+		if err := b.verifyStream(ctx, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Broker) verifyStream(ctx context.Context, want jetstream.StreamConfig) error {
+	stream, err := b.js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return b.createStream(ctx, want)
+	}
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", want.Name, err)
+	}
+	wrong, other := compare(stream.CachedInfo().Config, want)
+	if len(wrong) > 0 {
+		return &SettingsError{Stream: want.Name, Wrong: wrong}
+	}
+	for _, difference := range other {
+		if key := want.Name + " " + difference; !b.warned[key] {
+			b.warned[key] = true
+			b.log.Warn("stream keeps its own setting", "stream", want.Name, "difference", difference)
+		}
+	}
+	return nil
+}
+
+func (b *Broker) createStream(ctx context.Context, want jetstream.StreamConfig) error {
+	_, err := b.js.CreateStream(ctx, want)
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return b.verifyStream(ctx, want) // another process was quicker
+	}
+	if err != nil {
+		return fmt.Errorf("create stream %s: %w", want.Name, err)
+	}
+	b.log.Info("stream created", "stream", want.Name, "replicas", want.Replicas, "max_age", want.MaxAge.String())
+	return nil
+}
+
+// compare lists the settings in which a stream differs: those without which the
+// event router cannot work, and those that are the operator's choice.
+func compare(has, want jetstream.StreamConfig) (wrong, other []string) {
+	for _, subject := range want.Subjects {
+		if !slices.Contains(has.Subjects, subject) {
+			wrong = append(wrong, fmt.Sprintf("subjects are %q, must hold %q", has.Subjects, subject))
+		}
+	}
+	differ := func(list *[]string, setting string, has, want any) {
+		if h, w := fmt.Sprint(has), fmt.Sprint(want); h != w {
+			*list = append(*list, fmt.Sprintf("%s is %s, must be %s", setting, h, w))
+		}
+	}
+	differ(&wrong, "retention", has.Retention, want.Retention)
+	differ(&wrong, "direct get", onOff(has.AllowDirect), onOff(want.AllowDirect))
+	differ(&wrong, "republish", republish(has.RePublish), republish(want.RePublish))
+	differ(&wrong, "sealed", has.Sealed, want.Sealed)
+	differ(&wrong, "acks", onOff(!has.NoAck), onOff(!want.NoAck))
+	differ(&wrong, "subject transform", onOff(has.SubjectTransform != nil), onOff(want.SubjectTransform != nil))
+
+	differ(&other, "storage", has.Storage, want.Storage)
+	differ(&other, "discard", has.Discard, want.Discard)
+	differ(&other, "replicas", has.Replicas, max(1, want.Replicas))
+	differ(&other, "max age", has.MaxAge, want.MaxAge)
+	differ(&other, "max bytes", has.MaxBytes, want.MaxBytes)
+	differ(&other, "max messages", has.MaxMsgs, want.MaxMsgs)
+	differ(&other, "max messages per subject", has.MaxMsgsPerSubject, want.MaxMsgsPerSubject)
+	differ(&other, "duplicate window", has.Duplicates, want.Duplicates)
+	for i, s := range other {
+		other[i] = strings.Replace(s, "must be", "configured is", 1)
+	}
+	return wrong, other
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+func republish(r *jetstream.RePublish) string {
+	switch {
+	case r == nil:
+		return "off"
+	case r.HeadersOnly:
+		return fmt.Sprintf("%s to %s, headers only", r.Source, r.Destination)
+	}
+	return fmt.Sprintf("%s to %s", r.Source, r.Destination)
+}
