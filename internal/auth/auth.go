@@ -1,0 +1,177 @@
+// Package auth is the room that says who a client is and what it may do.
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/telle-ai/event-router/pkg/events"
+	"github.com/telle-ai/event-router/pkg/subjects"
+)
+
+// A Role is what kind of client an identity stands for.
+type Role string
+
+// The roles.
+const (
+	Customer Role = "customer" // a widget, in one chat
+	Admin    Role = "admin"    // a dealer's admin console
+	Service  Role = "service"  // a server that hosts many conversations
+)
+
+// An Identity is a client that has proved who it is.
+type Identity struct {
+	Role    Role
+	Dealers []string // whose chats; empty for a service: every dealer's
+	Groups  []string // a customer's only chats, or what an admin follows first; empty: all of its dealers
+	AdminID string   // what an admin's messages must say; empty: anything
+}
+
+// A Handshake is what a client says of itself when it connects.
+type Handshake struct {
+	Token string              // from Authorization, the query or Socket.IO's auth
+	Names map[string][]string // from the query or Socket.IO's auth: role, dealerId, groupId, adminId
+}
+
+// HandshakeOf returns what a request's header and query say.
+func HandshakeOf(r *http.Request) *Handshake {
+	h := &Handshake{Names: r.URL.Query()}
+	h.Token = h.Get("token")
+	scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") { // RFC 9110: a scheme has no case
+		h.Token = strings.TrimSpace(bearer)
+	}
+	return h
+}
+
+// Get returns the first value of a name, or "".
+func (h *Handshake) Get(name string) string {
+	if v := h.Names[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// ErrForbidden is under every error of the methods of [Identity].
+var ErrForbidden = errors.New("forbidden")
+
+// forbidden says what a client may not do.
+type forbidden string
+
+func (f forbidden) Error() string { return string(f) }
+
+// Is makes errors.Is find ErrForbidden.
+func (forbidden) Is(target error) bool { return target == ErrForbidden }
+
+// Audience returns which frames the client is for.
+func (id *Identity) Audience() events.Audience {
+	if id.Role == Admin {
+		return events.Client
+	}
+	return events.Chatbot
+}
+
+// Origin returns which way its events come.
+func (id *Identity) Origin() events.Origin {
+	if id.Role == Admin {
+		return events.OriginClient
+	}
+	return events.OriginChatbot
+}
+
+// FollowsFirst returns the conversations that the client follows as soon as it is
+// connected. An empty Group stands for all chats of the dealer.
+func (id *Identity) FollowsFirst() []subjects.Conversation {
+	var all []subjects.Conversation
+	for _, dealer := range id.Dealers {
+		for _, group := range id.Groups {
+			all = append(all, subjects.Conversation{Dealer: dealer, Group: group})
+		}
+		if id.Role == Admin && len(id.Groups) == 0 {
+			all = append(all, subjects.Conversation{Dealer: dealer})
+		}
+	}
+	return all
+}
+
+// MayFollow returns nil if the client may see a conversation. An empty Group
+// stands for all chats of the dealer.
+func (id *Identity) MayFollow(c subjects.Conversation) error {
+	switch everyDealer := id.Role == Service && len(id.Dealers) == 0; {
+	case !everyDealer && !slices.Contains(id.Dealers, c.Dealer):
+		return forbidden("dealerId is another dealer's")
+	case id.Role == Customer && c.Group == "":
+		return forbidden("a customer cannot follow all chats of a dealer")
+	case id.Role == Customer && len(id.Groups) > 0 && !slices.Contains(id.Groups, c.Group):
+		return forbidden("groupId is another chat's")
+	}
+	return nil
+}
+
+// MaySend returns nil if the client may send an event. That sockets of its
+// audience send such events at all has been checked before.
+func (id *Identity) MaySend(e *events.Event) error {
+	switch {
+	case id.Role == Customer && e.User() != events.UserCustomer:
+		return forbidden("a customer cannot speak as another user")
+	case id.Role == Admin && id.AdminID != "" && e.AdminID() != id.AdminID:
+		return forbidden("adminId is another admin's")
+	}
+	return id.MayFollow(e.Conversation())
+}
+
+// Closed lets nobody in. It is what a process has that was not told how clients
+// prove who they are.
+type Closed struct{}
+
+// Identify refuses.
+func (Closed) Identify(context.Context, *Handshake) (Identity, error) {
+	return Identity{}, errors.New("--auth is not set: every client is refused")
+}
+
+// None believes every client what it says of itself. It is for development.
+type None struct{}
+
+// Identify takes role, dealerId, groupId and adminId from the handshake's names.
+// The error names the one that is missing or wrong.
+func (None) Identify(_ context.Context, h *Handshake) (Identity, error) {
+	id := Identity{
+		Role:    Role(h.Get("role")),
+		Dealers: h.Names["dealerId"],
+		Groups:  h.Names["groupId"],
+		AdminID: h.Get("adminId"),
+	}
+	switch id.Role {
+	case Customer, Admin:
+		if len(id.Dealers) != 1 {
+			return id, errors.New("dealerId must be there once")
+		}
+	case Service:
+	case "":
+		return id, errors.New("role is missing")
+	default:
+		return id, errors.New("role must be customer, admin or service")
+	}
+	if id.Role == Customer && len(id.Groups) > 1 {
+		return id, errors.New("groupId must not be there more than once")
+	}
+	return id, checkIDs(&id)
+}
+
+func checkIDs(id *Identity) error {
+	for _, list := range []struct {
+		name string
+		ids  []string
+	}{{"dealerId", id.Dealers}, {"groupId", id.Groups}} {
+		for _, v := range list.ids {
+			if err := subjects.CheckID(v); err != nil {
+				return fmt.Errorf("%s %w", list.name, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Drain refuses new sessions and ends those that there are, spread evenly over
+// the time, each with a hint when to come back. It returns when the last one has
+// gone, or with an error when ctx ends first. It may be called again.
+func (h *Hub) Drain(ctx context.Context, over time.Duration) error {
+	leaving := h.startDraining()
+	for _, s := range leaving {
+		select {
+		case <-time.After(over / time.Duration(len(leaving))):
+			s.End(Drained, reconnectHint())
+		case <-h.empty:
+			return nil // all have left before they were told to
+		case <-ctx.Done():
+			return h.cutShort(ctx, len(leaving))
+		}
+	}
+	select {
+	case <-h.empty:
+		return nil
+	case <-ctx.Done():
+		return h.cutShort(ctx, len(leaving))
+	}
+}
+
+// cutShort returns the error of a drain whose time is over, unless all is done.
+func (h *Hub) cutShort(ctx context.Context, leaving int) error {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if len(h.sessions) == 0 {
+		return nil
+	}
+	return fmt.Errorf("drain: %d of %d sessions have not gone: %w", len(h.sessions), leaving, context.Cause(ctx))
+}
+
+func (h *Hub) startDraining() []*Session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.draining && len(h.sessions) == 0 {
+		close(h.empty)
+	}
+	h.draining = true
+	leaving := make([]*Session, 0, len(h.sessions))
+	for s := range h.sessions {
+		leaving = append(leaving, s)
+	}
+	return leaving
+}
+
+// reconnectHint asks a client to come back at once, but not all in one moment.
+func reconnectHint() string {
+	return fmt.Sprintf("drain; reconnect in %d ms", 100+rand.IntN(900))
+}

@@ -1,0 +1,39 @@
+package hub
+
+// A Reason says why a session ended. It is the word in the log, the label in the
+// metrics and the close code on the wire.
+type Reason uint8
+
+// The reasons. Zero is not one: the session lives.
+const (
+	Gone         Reason = iota + 1 // the client has closed, or its connection broke
+	Drained                        // this process is draining
+	BadFrame                       // the client does not speak the protocol
+	Unauthorized                   // no identity, or one that is no longer good
+	Forbidden                      // an identity that may not do this
+	PingTimeout                    // the client does not answer
+	Slow                           // the client does not read what it is sent
+	Unavailable                    // the stream could not be reached
+	reasons
+)
+
+var reasonTable = [reasons]struct {
+	word string
+	code int
+}{
+	0:            {"alive", 0},
+	Gone:         {"gone", 1000},
+	Drained:      {"drain", 1012},
+	BadFrame:     {"bad_frame", 4400},
+	Unauthorized: {"unauthorized", 4401},
+	Forbidden:    {"forbidden", 4403},
+	PingTimeout:  {"ping_timeout", 4408},
+	Slow:         {"slow", 4409},
+	Unavailable:  {"unavailable", 1013},
+}
+
+// String returns the reason's word.
+func (r Reason) String() string { return reasonTable[r].word }
+
+// Code returns the WebSocket close code.
+func (r Reason) Code() int { return reasonTable[r].code }

@@ -1,0 +1,193 @@
+package hub
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/telle-ai/event-router/pkg/events"
+)
+
+func frame(n int) []byte { return []byte(strings.Repeat("x", n)) }
+
+// started returns a session that has a bound of 100 bytes and an empty queue.
+func started(t *testing.T) *client {
+	c := newRouter(t, 100).newClient("s", events.Chatbot)
+	c.session.Start(0, []byte("ready"))
+	c.wantFrames("ready")
+	return c
+}
+
+func TestTheFirstFrameIsFirstAndEventsUpToThePositionAreDropped(t *testing.T) {
+	c := newRouter(t, roomy).newClient("s", events.Chatbot)
+	for _, seq := range []uint64{3, 5, 6, 9} {
+		c.session.push(seq, []byte{'0' + byte(seq)})
+	}
+	c.session.Start(5, []byte("ready"))
+	c.wantFrames("ready", "6", "9")
+}
+
+func TestEventsUpToThePositionAreDroppedHoweverLateTheyCome(t *testing.T) {
+	c := newRouter(t, roomy).newClient("s", events.Chatbot)
+	c.session.Start(5, []byte("ready"))
+	for _, seq := range []uint64{4, 5, 6} {
+		c.session.push(seq, []byte{'0' + byte(seq)})
+	}
+	c.wantFrames("ready", "6")
+}
+
+func TestWhatIsNoEventSurvivesTheStart(t *testing.T) {
+	c := newRouter(t, roomy).newClient("s", events.Chatbot)
+	c.session.push(1, []byte("event 1"))
+	c.session.Send([]byte("an answer"))
+	c.session.push(2, []byte("event 2"))
+	c.session.Start(1, []byte("ready"))
+	c.wantFrames("ready", "an answer", "event 2")
+}
+
+func TestAnEventIsPutIntoAQueueOnce(t *testing.T) {
+	c := started(t)
+	for _, seq := range []uint64{7, 7, 6, 8, 7, 8} {
+		c.session.push(seq, []byte{'0' + byte(seq)})
+	}
+	c.wantFrames("7", "8")
+}
+
+func TestASessionIsWokenExactlyWhenItMustBe(t *testing.T) {
+	c := newRouter(t, roomy).newClient("s", events.Chatbot)
+	wakes := func(want int, after string) {
+		t.Helper()
+		if c.wakes != want {
+			t.Fatalf("%d wakes after %s, want %d", c.wakes, after, want)
+		}
+	}
+	c.session.push(1, frame(1))
+	c.session.Send(frame(1))
+	wakes(0, "frames before Start")
+	c.session.Start(0, frame(1))
+	wakes(1, "Start")
+	c.session.Send(frame(1))
+	wakes(1, "a frame for one who is awake")
+	c.session.Take()
+	c.session.Send(frame(1))
+	wakes(1, "a frame while others are written")
+	c.session.Take()
+	wakes(1, "Take")
+	if c.session.Take() != nil {
+		t.Fatal("a frame is left")
+	}
+	c.awake = false
+	wakes(1, "Take returned nothing")
+	c.session.push(1, frame(1))
+	wakes(1, "an event that has been there")
+	c.session.push(2, frame(1))
+	wakes(2, "an event for one who sleeps")
+	c.read()
+	c.session.End(Gone, "")
+	c.session.push(3, frame(1))
+	c.session.Send(frame(1))
+	wakes(2, "frames behind the end")
+}
+
+func TestATakerStopsWhenTheSessionHasEnded(t *testing.T) {
+	c := started(t)
+	c.session.Send(frame(1))
+	c.session.Send(frame(1))
+	c.session.End(Forbidden, "no")
+	c.wantFrames()
+	c.wantEnd(Forbidden)
+}
+
+func TestASessionThatEndsBeforeItsStartIsNeverWoken(t *testing.T) {
+	r := newRouter(t, roomy)
+	c := r.newClient("s", events.Chatbot)
+	c.session.push(1, frame(1))
+	c.session.End(Drained, "")
+	c.session.Start(0, frame(1))
+	c.session.push(2, frame(1))
+	if c.wakes != 0 || c.session.queue != nil {
+		t.Errorf("%d wakes and a queue of %d, want none", c.wakes, len(c.session.queue))
+	}
+	c.wantFrames()
+}
+
+func TestOnlyTheFirstEndCounts(t *testing.T) {
+	c := started(t)
+	c.session.End(BadFrame, "first")
+	c.session.End(Drained, "second")
+	c.wantEnd(BadFrame)
+	if c.text != "first" {
+		t.Errorf("the text is %q", c.text)
+	}
+}
+
+func TestTheBoundCountsWhatIsTakenButPerhapsUnwritten(t *testing.T) {
+	c := started(t)
+	c.session.Send(frame(60))
+	c.session.Take()          // 60 are being written
+	c.session.Send(frame(20)) // 80
+	c.session.Send(frame(20)) // 100: just fits
+	if c.session.Reason() != 0 {
+		t.Fatal("ended within the bound")
+	}
+	c.session.Send(frame(1))
+	c.wantEnd(Slow)
+}
+
+func TestTheBoundForgetsWhatIsWritten(t *testing.T) {
+	c := started(t)
+	for range 10 {
+		c.session.Send(frame(25))
+		c.session.Send(frame(25))
+		c.session.Take() // says that the last 50 are written
+	}
+	c.read()
+	c.session.Send(frame(50))
+	c.session.Send(frame(50))
+	if c.session.Reason() != 0 {
+		t.Fatal("ended within the bound")
+	}
+	c.session.Send(frame(1))
+	c.wantEnd(Slow)
+}
+
+func TestTheBoundHoldsBeforeTheStart(t *testing.T) {
+	c := newRouter(t, 100).newClient("s", events.Chatbot)
+	for seq := range uint64(101) {
+		c.session.push(seq+1, frame(1))
+	}
+	c.wantEnd(Slow)
+}
+
+func TestWhatTheStartDropsDoesNotCountForTheBound(t *testing.T) {
+	c := newRouter(t, 100).newClient("s", events.Chatbot)
+	c.session.push(1, frame(60))
+	c.session.push(2, frame(40))
+	c.session.Start(1, frame(20)) // 60 wait
+	c.session.push(3, frame(40))
+	if c.session.Reason() != 0 {
+		t.Fatal("ended within the bound")
+	}
+	c.session.push(4, frame(1))
+	c.wantEnd(Slow)
+}
+
+// Else a message of a permitted size could never be delivered to anybody.
+func TestAFrameLargerThanTheBoundPassesWhereNothingWaits(t *testing.T) {
+	c := started(t)
+	c.session.Send(frame(300))
+	if got := c.read(); len(got) != 1 || len(got[0]) != 300 {
+		t.Errorf("got %d frames", len(got))
+	}
+	if c.session.Reason() != 0 {
+		t.Error("the session was ended")
+	}
+}
+
+func TestAnIdleSessionOwnsNoQueue(t *testing.T) {
+	c := started(t)
+	c.session.Send(frame(1))
+	c.read()
+	if c.session.queue != nil {
+		t.Error("a queue of no frames is kept")
+	}
+}

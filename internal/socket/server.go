@@ -1,0 +1,97 @@
+// Package socket is the room of the wire: sessions over plain WebSocket. It
+// checks what clients send and hands it to the stream, and writes what the hub
+// has for them. See docs/protocol.md for what travels.
+package socket
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/telle-ai/event-router/internal/auth"
+	"github.com/telle-ai/event-router/internal/hub"
+	"github.com/telle-ai/event-router/pkg/events"
+)
+
+// Authenticator decides who a client is, from what its handshake says. Its error
+// is told to the client.
+type Authenticator interface {
+	Identify(ctx context.Context, h *auth.Handshake) (auth.Identity, error)
+}
+
+var (
+	_ Authenticator = auth.Closed{}
+	_ Authenticator = auth.None{}
+)
+
+// Publisher brings events into the stream.
+type Publisher interface {
+	// Publish takes a publication in, or returns an error. It waits for room until
+	// ctx ends. After a nil return done is called once, from any goroutine: with the
+	// sequence after the stream's ack, or with an error. A deadline of ctx is the
+	// publication's.
+	Publish(ctx context.Context, p events.Publication, done func(seq uint64, err error)) error
+}
+
+// Config says how sockets are served.
+type Config struct {
+	Hub       *hub.Hub
+	Publisher Publisher
+	Auth      Authenticator
+	Ready     func() error // nil error: new sockets can be served
+	Log       *slog.Logger
+
+	Origins      []string      // allowed Origin headers, as patterns; "*": any
+	MaxMessage   int           // bytes of one frame of a client; 16 times as long, and the session ends
+	HandshakeIn  time.Duration // a session is live by then, or its socket is closed
+	PublishIn    time.Duration // an event is stored by then, or refused as unavailable
+	WriteIn      time.Duration // a frame is written by then, or the client is too slow; a close frame is answered by then
+	PingEvery    time.Duration
+	PingAnswerIn time.Duration
+}
+
+// A Server serves sockets.
+type Server struct {
+	cfg    Config // static
+	accept websocket.AcceptOptions
+}
+
+// NewServer returns a server.
+func NewServer(cfg Config) *Server {
+	return &Server{cfg: cfg, accept: websocket.AcceptOptions{
+		InsecureSkipVerify: slices.Contains(cfg.Origins, "*"), // identity comes from tokens, never from cookies
+		OriginPatterns:     cfg.Origins,
+	}}
+}
+
+// ServeWebSocket serves plain WebSockets: GET /ws. It returns when the socket is
+// closed.
+func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
+	if err := s.cfg.Ready(); err != nil {
+		// Before the upgrade, so that a load balancer can try another process.
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	handshake := auth.HandshakeOf(r)
+	identity, refusal := s.cfg.Auth.Identify(r.Context(), handshake)
+	conn, err := s.upgrade(w, r)
+	if err != nil {
+		s.cfg.Log.Debug("no WebSocket", "error", err)
+		return
+	}
+	defer conn.CloseNow()
+	if refusal != nil {
+		// Browsers show scripts a close code, but never an HTTP status.
+		_ = conn.end(hub.Unauthorized, refusal.Error())
+		return
+	}
+	s.newSession(conn, identity, handshake).run()
+}
+
+func newSessionID() string { return rand.Text() }
