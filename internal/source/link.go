@@ -1,0 +1,207 @@
+package source
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A link is one connection to Redis, from its dial to its break. When it is
+// broken it is thrown away: that is how no break goes unnoticed.
+type link struct {
+	// Static after construction.
+	r     *Redis
+	began time.Time
+
+	// Owned by run.
+	missing map[string]bool // subscriptions that are not confirmed, by kind and name
+	up      bool            // every subscription was confirmed
+	heard   time.Time       // when Redis last sent something
+
+	// Written by listen, read by watch: since when listen waits for Redis, as time
+	// after began; 0 while it does something else, such as wait for the publisher.
+	waiting atomic.Int64
+
+	dialed atomic.Bool
+}
+
+// dialTimeout is for the connection, with TLS's handshake.
+const dialTimeout = 5 * time.Second
+
+var (
+	errSilent = errors.New("no answer to ping")
+	errDialed = errors.New("connection broken")
+)
+
+func newLink(r *Redis) *link {
+	return &link{r: r, began: time.Now(), missing: make(map[string]bool)}
+}
+
+// run subscribes and listens until the connection breaks or ctx ends.
+func (l *link) run(ctx context.Context) error {
+	var started sync.WaitGroup
+	defer started.Wait()
+	connected, cut := context.WithCancelCause(ctx)
+	opts, err := l.options(connected, &started)
+	if err != nil {
+		cut(nil)
+		return err
+	}
+	client := redis.NewClient(opts)
+	defer client.Close()
+	sub := client.Subscribe(connected)
+	defer sub.Close()
+	defer cut(nil) // before all else: it closes the connection under whoever uses it
+
+	if err := l.subscribe(connected, sub); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	started.Go(func() {
+		if err := l.watch(connected, sub); err != nil {
+			cut(err)
+		}
+	})
+	err = l.listen(ctx, connected, sub)
+	if cause := context.Cause(connected); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// options are go-redis's for this link. Started is told of each goroutine.
+func (l *link) options(connected context.Context, started *sync.WaitGroup) (*redis.Options, error) {
+	o, err := redis.ParseURL(l.r.opts.URL)
+	if err != nil {
+		return nil, fmt.Errorf("parse the URL: %w", err)
+	}
+	// RESP3 would mix messages with other pushes, which go-redis takes out of the
+	// connection: it has lost messages there (redis/go-redis#3839, #3935, #3936).
+	o.Protocol = 2
+	o.MaxRetries = -1 // Run does that
+	if o.ClientName == "" {
+		o.ClientName = l.r.opts.Name
+	}
+	dial := dialer(o.TLSConfig)
+	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		// By itself, go-redis first puts a new connection in the place of a broken
+		// one, however long that takes, and then tells of the break.
+		if l.dialed.Swap(true) {
+			return nil, errDialed
+		}
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		started.Add(1)
+		context.AfterFunc(connected, func() { // go-redis reads on after the end of a context
+			defer started.Done()
+			conn.Close()
+		})
+		return conn, nil
+	}
+	return o, nil
+}
+
+// dialer is go-redis's own, but heeds the context in TLS's handshake too.
+func dialer(conf *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	plain := &net.Dialer{Timeout: dialTimeout}
+	if conf == nil {
+		return plain.DialContext
+	}
+	return (&tls.Dialer{NetDialer: plain, Config: conf}).DialContext
+}
+
+// subscribe asks for all subscriptions; the answers come to listen.
+func (l *link) subscribe(ctx context.Context, sub *redis.PubSub) error {
+	var plain, patterns []string
+	for _, c := range l.r.opts.Channels {
+		if isPattern(c) {
+			patterns = append(patterns, c)
+			l.missing["psubscribe "+c] = true
+		} else {
+			plain = append(plain, c)
+			l.missing["subscribe "+c] = true
+		}
+	}
+	if len(plain) > 0 {
+		if err := sub.Subscribe(ctx, plain...); err != nil {
+			return err
+		}
+	}
+	if len(patterns) > 0 {
+		return sub.PSubscribe(ctx, patterns...)
+	}
+	return nil
+}
+
+// listen takes what Redis sends until the connection breaks. Its messages are
+// published under ctx, so that a break does not harm the one in hand.
+//
+// It does not use sub.Channel, which drops messages when it is not read for a
+// minute, nor ReceiveTimeout, which can end within a message and then reads on as
+// if it had not.
+func (l *link) listen(ctx, connected context.Context, sub *redis.PubSub) error {
+	for {
+		l.waiting.Store(max(1, int64(time.Since(l.began))))
+		got, err := sub.Receive(connected)
+		l.waiting.Store(0)
+		if err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		l.heard = time.Now()
+		switch got := got.(type) {
+		case *redis.Subscription:
+			l.confirmed(got)
+		case *redis.Message:
+			l.r.take(ctx, got.Channel, []byte(got.Payload))
+		}
+		l.r.bury(ctx)
+	}
+}
+
+func (l *link) confirmed(s *redis.Subscription) {
+	delete(l.missing, s.Kind+" "+s.Channel)
+	if len(l.missing) == 0 && !l.up {
+		l.up = true
+		l.r.linked()
+	}
+}
+
+// pinger is what watch needs of a connection.
+type pinger interface {
+	Ping(ctx context.Context, payload ...string) error
+}
+
+// watch pings when Redis has been silent for a period, and returns an error when
+// it is still silent a period later, or nil when ctx ends. Redis is not silent
+// while listen does not listen to it.
+func (l *link) watch(ctx context.Context, conn pinger) error {
+	tick := time.NewTicker(l.r.opts.Ping)
+	defer tick.Stop()
+	var asked int64 // the wait in which Redis was pinged last
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		waiting := l.waiting.Load()
+		switch silent := time.Since(l.began) - time.Duration(waiting); {
+		case waiting == 0 || silent < l.r.opts.Ping:
+		case waiting == asked:
+			return errSilent
+		default:
+			asked = waiting
+			if err := conn.Ping(ctx); err != nil {
+				return fmt.Errorf("ping: %w", err)
+			}
+		}
+	}
+}
