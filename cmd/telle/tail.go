@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"github.com/telle-ai/event-router/internal/broker"
+	"github.com/telle-ai/event-router/internal/process"
+	"github.com/telle-ai/event-router/pkg/subjects"
+)
+
+// tail prints events as the stream stores them.
+type tail struct {
+	Dealer  string `arg:"" help:"dealerId."`
+	Group   string `arg:"" optional:"" help:"groupId. Without it: all chats of the dealer."`
+	NATSURL string `name:"nats-url" env:"TELLE_NATS_URL,NATS_URL" default:"nats://127.0.0.1:4222" help:"NATS servers, separated by commas."`
+}
+
+// Validate is called by the flag parser.
+func (t *tail) Validate() error { return t.conversation().Check() }
+
+func (t *tail) conversation() subjects.Conversation {
+	return subjects.Conversation{Dealer: t.Dealer, Group: t.Group}
+}
+
+// run prints a line per event until the process is to end: sequence, subject,
+// JSON.
+func (t *tail) run(life process.Life, log *slog.Logger, out io.Writer) error {
+	b, err := broker.New(broker.Config{
+		URL: t.NATSURL, Name: "telle-tail", Log: log,
+		Deliver: func(ev broker.LiveEvent) {
+			subject := subjects.Chat + strings.TrimPrefix(ev.Subject, subjects.Live)
+			fmt.Fprintf(out, "%d %s %s\n", ev.Seq, subject, bytes.ReplaceAll(ev.Payload, []byte("\n"), []byte(" ")))
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(life.Drain)
+	defer cancel()
+	running.Go(func() { _ = b.Run(ctx) }) // fails only on streams that it would create
+	if err := t.follow(ctx, b); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (t *tail) follow(ctx context.Context, b *broker.Broker) error {
+	c := t.conversation()
+	wide := c.DealerWide().Subject(subjects.Live)
+	one := c.Subject(subjects.Live)
+	if c.Group == "" {
+		one = subjects.EveryGroup(subjects.Live, c.Dealer)
+	}
+	if _, err := b.Follow(ctx, one, wide); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("--nats-url: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,172 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/telle-ai/event-router/internal/auth"
+	"github.com/telle-ai/event-router/internal/broker"
+	"github.com/telle-ai/event-router/internal/socket"
+	"github.com/telle-ai/event-router/internal/source"
+)
+
+// Common holds the flags that router and bridge share. Every flag --x-y is also
+// read from the variable TELLE_X_Y.
+type Common struct {
+	NATS    NATSFlags   `embed:"" group:"NATS"`
+	Stream  StreamFlags `embed:"" prefix:"stream-" group:"Streams (count when the stream is created; an existing one is never changed)"`
+	Sockets SocketFlags `embed:"" group:"Sockets"`
+	Process Flags       `embed:"" group:"Process"`
+}
+
+// NATSFlags say how to reach NATS and what to hold while it is away.
+type NATSFlags struct {
+	NATSURL   string        `name:"nats-url" env:"TELLE_NATS_URL,NATS_URL" default:"nats://127.0.0.1:4222" help:"NATS servers, separated by commas."`
+	HoldBytes int64         `default:"67108864" help:"How much may be held until the stream has acknowledged it, in bytes. Past it, senders wait."`
+	AckWait   time.Duration `default:"5s" help:"How long to wait for the stream's ack before publishing again."`
+}
+
+// StreamFlags say what the streams are created with.
+type StreamFlags struct {
+	Replicas      int           `default:"1" help:"Copies of each stream in the NATS cluster."`
+	MaxAge        time.Duration `default:"72h" help:"How long events are kept. 0: for ever."`
+	MaxBytes      int64         `default:"0" help:"How much is kept, in bytes. 0: no limit."`
+	MaxPerSubject int64         `default:"10000" help:"How many events of one conversation are kept. 0: no limit."`
+	DeadMaxAge    time.Duration `default:"720h" help:"How long dead letters are kept. 0: for ever."`
+}
+
+// SocketFlags say how sockets are served.
+type SocketFlags struct {
+	Auth             string        `enum:",none" default:"" help:"How clients prove who they are: none (development: every client is believed). Without it every client is refused."`
+	AllowedOrigins   []string      `default:"*" help:"Origins of web pages that may connect, as patterns, separated by commas."`
+	MaxMessageBytes  int           `default:"65536" help:"The longest frame that a client may send, in bytes."`
+	QueueBytes       int           `default:"1048576" help:"How much may wait for one slow client, in bytes. Past it, its socket is closed."`
+	HandshakeTimeout time.Duration `default:"10s" help:"A new client is served by then, or its socket is closed."`
+	PublishTimeout   time.Duration `default:"5s" help:"What a client sends is stored by then, or answered with the error unavailable."`
+	WriteTimeout     time.Duration `default:"10s" help:"A client takes a frame by then, or its socket is closed."`
+	PingInterval     time.Duration `default:"25s" help:"How often a client is asked whether it is there."`
+	PingTimeout      time.Duration `default:"20s" help:"How long it may take to answer."`
+}
+
+// Flags say how the process behaves.
+type Flags struct {
+	LogLevel     string        `enum:"debug,info,warn,error" default:"${log_level}" help:"debug, info, warn or error."`
+	LogLevelFile string        `help:"A file that holds the log level. Read at the start, and again on SIGHUP."`
+	LogFormat    string        `enum:"json,text" default:"${log_format}" help:"json, or text for people."`
+	DrainTime    time.Duration `default:"${drain_time}" help:"Over how long sockets are closed after SIGTERM or SIGUSR2."`
+	LostTimeout  time.Duration `default:"0s" help:"End with exit code 2 when NATS or Redis stays lost for so long. 0: wait for ever."`
+	Check        bool          `help:"Check the configuration and end."`
+}
+
+// RouterConfig is the router's configuration.
+type RouterConfig struct {
+	Listen   string `default:":8080" help:"Public address: /ws, /healthz, /readyz." group:"Listeners"`
+	Internal string `default:":8081" help:"Internal address: /metrics, /healthz, /readyz, /debug/pprof." group:"Listeners"`
+	Common   `embed:""`
+}
+
+// BridgeConfig is the bridge's configuration.
+type BridgeConfig struct {
+	Listen        string   `default:":8090" help:"Public address: /ws, /v1/events, /healthz, /readyz." group:"Listeners"`
+	Internal      string   `default:":8091" help:"Internal address: /metrics, /healthz, /readyz, /debug/pprof." group:"Listeners"`
+	RedisURL      string   `env:"TELLE_REDIS_URL,REDIS_URL" default:"redis://127.0.0.1:6379" help:"Redis server." group:"Redis"`
+	RedisChannels []string `default:"telle:client-server" help:"Channels to take events from, separated by commas. One with *, ? or [ is a pattern." group:"Redis"`
+	MaxBodyBytes  int64    `default:"8388608" help:"The longest body of POST /v1/events, in bytes." group:"HTTP"`
+	Common        `embed:""`
+}
+
+// Validate is called by the flag parser.
+func (c *RouterConfig) Validate() error {
+	return errors.Join(checkListen(c.Listen, c.Internal), c.Common.check())
+}
+
+// Validate is called by the flag parser.
+func (c *BridgeConfig) Validate() error {
+	err := errors.Join(checkListen(c.Listen, c.Internal), c.Common.check())
+	if c.MaxBodyBytes <= 0 {
+		err = errors.Join(err, errors.New("--max-body-bytes must be more than 0"))
+	}
+	_, redis := source.NewRedis(c.redis(nil), nil) // opens nothing
+	return errors.Join(err, redis)
+}
+
+func checkListen(public, internal string) (err error) {
+	for _, l := range []struct{ flag, address string }{{"--listen", public}, {"--internal", internal}} {
+		if _, e := net.ResolveTCPAddr("tcp", l.address); e != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", l.flag, e))
+		}
+	}
+	return err
+}
+
+// redis returns what the bridge listens to.
+func (c *BridgeConfig) redis(log *slog.Logger) source.RedisOptions {
+	return source.RedisOptions{
+		URL:      c.RedisURL,
+		Channels: c.RedisChannels,
+		Name:     "telle-bridge-" + hostname(),
+		MaxEvent: c.Sockets.MaxMessageBytes,
+		Log:      log,
+	}
+}
+
+func (c *Common) check() error {
+	errs := []error{broker.CheckURL(c.NATS.NATSURL)}
+	positive := func(flag string, n int64) {
+		if n <= 0 {
+			errs = append(errs, fmt.Errorf("--%s must be more than 0", flag))
+		}
+	}
+	notNegative := func(flag string, n int64) {
+		if n < 0 {
+			errs = append(errs, fmt.Errorf("--%s must not be negative", flag))
+		}
+	}
+	positive("hold-bytes", c.NATS.HoldBytes)
+	positive("ack-wait", int64(c.NATS.AckWait))
+	notNegative("stream-max-age", int64(c.Stream.MaxAge))
+	notNegative("stream-max-bytes", c.Stream.MaxBytes)
+	notNegative("stream-max-per-subject", c.Stream.MaxPerSubject)
+	notNegative("stream-dead-max-age", int64(c.Stream.DeadMaxAge))
+	positive("max-message-bytes", int64(c.Sockets.MaxMessageBytes))
+	positive("queue-bytes", int64(c.Sockets.QueueBytes))
+	positive("handshake-timeout", int64(c.Sockets.HandshakeTimeout))
+	positive("publish-timeout", int64(c.Sockets.PublishTimeout))
+	positive("write-timeout", int64(c.Sockets.WriteTimeout))
+	positive("ping-interval", int64(c.Sockets.PingInterval))
+	positive("ping-timeout", int64(c.Sockets.PingTimeout))
+	notNegative("drain-time", int64(c.Process.DrainTime))
+	notNegative("lost-timeout", int64(c.Process.LostTimeout))
+	if r := c.Stream.Replicas; r < 1 || r > 5 {
+		errs = append(errs, errors.New("--stream-replicas must be 1 to 5"))
+	}
+	if age := c.Stream.MaxAge; age > 0 && age < broker.DuplicateWindow {
+		errs = append(errs, fmt.Errorf("--stream-max-age must be 0 or at least %s, the duplicate window", broker.DuplicateWindow))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Common) streams() *broker.StreamConfig {
+	return &broker.StreamConfig{
+		Replicas:      c.Stream.Replicas,
+		MaxAge:        c.Stream.MaxAge,
+		MaxBytes:      c.Stream.MaxBytes,
+		MaxPerSubject: c.Stream.MaxPerSubject,
+		DeadMaxAge:    c.Stream.DeadMaxAge,
+	}
+}
+
+func (c *Common) authenticator() socket.Authenticator {
+	if c.Sockets.Auth == "none" {
+		return auth.None{}
+	}
+	return auth.Closed{}
+}
+
+// ApplyDefaults sets a configuration to its flags' defaults.
+func ApplyDefaults(cfg any) error { return kong.ApplyDefaults(cfg, usual) }

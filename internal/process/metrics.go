@@ -1,0 +1,55 @@
+package process
+
+import (
+	"github.com/telle-ai/event-router/internal/broker"
+	"github.com/telle-ai/event-router/internal/hub"
+)
+
+// measure exposes the counters that the rooms keep.
+func (n *node) measure(version string) {
+	n.metrics.Info(version, "")
+	n.measureBroker()
+	n.measureHub()
+}
+
+func (n *node) measureBroker() {
+	counter := func(name, help string, of func(broker.Stats) uint64) {
+		n.metrics.Counter(name, help, func() uint64 { return of(n.broker.Stats()) })
+	}
+	gauge := func(name, help string, of func(broker.Stats) float64) {
+		n.metrics.Gauge(name, help, func() float64 { return of(n.broker.Stats()) })
+	}
+	gauge("telle_nats_connected", "1 while NATS is connected.", func(s broker.Stats) float64 { return oneIf(s.Connected) })
+	counter("telle_nats_reconnects_total", "Times that NATS was connected again.", func(s broker.Stats) uint64 { return s.Reconnects })
+	counter("telle_nats_errors_total", "Errors that NATS reported aside, slow consumer among them.", func(s broker.Stats) uint64 { return s.Errors })
+	counter("telle_published_total", "Events and dead letters that the streams acknowledged.", func(s broker.Stats) uint64 { return s.Published })
+	counter("telle_published_duplicates_total", "Of these, those that the stream had already.", func(s broker.Stats) uint64 { return s.Duplicates })
+	counter("telle_publish_retries_total", "Publications that were sent once more.", func(s broker.Stats) uint64 { return s.PublishRetries })
+	counter("telle_publish_failed_total", "Publications that were given up.", func(s broker.Stats) uint64 { return s.PublishFailed })
+	counter("telle_dead_letters_total", "Payloads that were kept as dead letters.", func(s broker.Stats) uint64 { return s.DeadLetters })
+	gauge("telle_held_bytes", "What waits for the stream's ack.", func(s broker.Stats) float64 { return float64(s.Held) })
+	counter("telle_live_events_total", "Events that came from the stream.", func(s broker.Stats) uint64 { return s.Live })
+	counter("telle_live_ignored_total", "Messages on live subjects that were not from the stream.", func(s broker.Stats) uint64 { return s.LiveIgnored })
+	gauge("telle_followed_subjects", "Live subjects that this process follows.", func(s broker.Stats) float64 { return float64(s.Subjects) })
+}
+
+func (n *node) measureHub() {
+	gauge := func(name, help string, of func(hub.Stats) float64) {
+		n.metrics.Gauge(name, help, func() float64 { return of(n.hub.Stats()) })
+	}
+	counter := func(name, help string, of func(hub.Stats) uint64) {
+		n.metrics.Counter(name, help, func() uint64 { return of(n.hub.Stats()) })
+	}
+	gauge("telle_sessions", "Clients that are connected.", func(s hub.Stats) float64 { return float64(s.Sessions) })
+	counter("telle_delivered_events_total", "Events that went to at least one session's topic.", func(s hub.Stats) uint64 { return s.Events })
+	counter("telle_delivered_frames_total", "Frames that were put into sessions' queues.", func(s hub.Stats) uint64 { return s.Frames })
+	n.metrics.CounterByLabel("telle_sessions_ended_total", "Sessions that have ended.", "reason",
+		func() map[string]uint64 { return n.hub.Stats().Ended })
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,254 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/telle-ai/event-router/internal/broker"
+	"github.com/telle-ai/event-router/internal/hub"
+	"github.com/telle-ai/event-router/internal/ops"
+	"github.com/telle-ai/event-router/internal/socket"
+)
+
+// A node is what router and bridge have in common: a broker, a hub, sockets, and
+// two listeners.
+type node struct {
+	// Static after newNode.
+	cfg     *Common
+	log     *slog.Logger
+	health  *ops.Health
+	metrics *ops.Metrics
+	broker  *broker.Broker
+	hub     *hub.Hub
+	public  *http.ServeMux
+}
+
+func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node, error) {
+	n := &node{
+		cfg:     cfg,
+		log:     log,
+		health:  ops.NewHealth(),
+		metrics: ops.NewMetrics(),
+		public:  http.NewServeMux(),
+	}
+	var err error
+	n.broker, err = broker.New(broker.Config{
+		URL:       cfg.NATS.NATSURL,
+		Name:      "telle-" + role + "-" + hostname(),
+		Streams:   cfg.streams(),
+		HoldBytes: cfg.NATS.HoldBytes,
+		AckWait:   cfg.NATS.AckWait,
+		Log:       log,
+		Deliver:   n.deliver,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.hub = hub.New(hub.Config{
+		Interest:   n.broker,
+		Encoders:   map[hub.Protocol]hub.Encoder{hub.WebSocket: socket.EncodeWebSocket},
+		QueueBytes: cfg.Sockets.QueueBytes,
+		Invalid:    n.invalid,
+	})
+	n.health.Add("nats", n.broker.Check)
+	n.measure(version)
+	n.route()
+	return n, nil
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}
+
+func (n *node) route() {
+	sockets := socket.NewServer(socket.Config{
+		Hub:          n.hub,
+		Publisher:    n.broker,
+		Auth:         n.cfg.authenticator(),
+		Ready:        n.ready,
+		Log:          n.log,
+		Origins:      n.cfg.Sockets.AllowedOrigins,
+		MaxMessage:   n.cfg.Sockets.MaxMessageBytes,
+		HandshakeIn:  n.cfg.Sockets.HandshakeTimeout,
+		PublishIn:    n.cfg.Sockets.PublishTimeout,
+		WriteIn:      n.cfg.Sockets.WriteTimeout,
+		PingEvery:    n.cfg.Sockets.PingInterval,
+		PingAnswerIn: n.cfg.Sockets.PingTimeout,
+	})
+	n.public.HandleFunc("GET /ws", sockets.ServeWebSocket)
+	n.public.HandleFunc("GET /healthz", n.health.Healthz)
+	n.public.HandleFunc("GET /readyz", n.health.Readyz)
+	if n.cfg.Sockets.Auth == "none" {
+		n.log.Warn("--auth none: every client is believed what it says of itself; this is for development")
+	} else {
+		n.log.Warn("--auth is not set: every client will be refused")
+	}
+}
+
+// ready says whether a new socket can be served. Redis, if it is missing, is no
+// reason to refuse one.
+func (n *node) ready() error { return n.broker.Check() }
+
+// deliver takes a live event from the broker to the hub.
+func (n *node) deliver(ev broker.LiveEvent) {
+	n.hub.Deliver(hub.StoredEvent{Subject: ev.Subject, Seq: ev.Seq, Session: ev.Session, Payload: ev.Payload})
+}
+
+// invalid keeps what a NATS client put into the stream without it being an event.
+func (n *node) invalid(ev hub.StoredEvent, reason error) {
+	n.log.Warn("invalid event in the stream", "subject", ev.Subject, "seq", ev.Seq, "reason", reason)
+	if err := n.broker.DeadStored(ev.Seq, ev.Subject, reason.Error(), ev.Payload); err != nil {
+		n.log.Error("dead letter", "subject", ev.Subject, "seq", ev.Seq, "error", err)
+	}
+}
+
+// An eventSource brings events in until ctx ends.
+type eventSource interface {
+	Run(ctx context.Context) error
+}
+
+// run lives the node's life: start its parts, wait until it is told to end or a
+// part fails, then stop them in reverse order.
+func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
+	defer n.broker.Close()
+	parts := newParts()
+
+	internal := n.httpServer(ops.InternalHandler(n.health, n.metrics))
+	parts.start("internal listener", func() error { return serving(internal.Serve(l.Internal)) })
+
+	brokerCtx, stopBroker := context.WithCancel(context.Background())
+	parts.start("broker", func() error { return n.broker.Run(brokerCtx) })
+
+	public := n.httpServer(n.public)
+	parts.start("public listener", func() error { return serving(public.Serve(l.Public)) })
+
+	sourceCtx, stopSources := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, s := range sources {
+		running.Add(1)
+		parts.start("source", func() error {
+			defer running.Done()
+			return s.Run(sourceCtx)
+		})
+	}
+	parts.start("watch", func() error { return n.watchLost(sourceCtx) })
+	n.log.Info("serving", "public", l.Public.Addr().String(), "internal", l.Internal.Addr().String())
+
+	err := parts.wait(life)
+
+	n.health.SetDraining()
+	ctx, cancel := n.timeToEnd(life, err)
+	defer cancel()
+	stopSources()
+	running.Wait()
+	n.drain(ctx, public)
+	err = errors.Join(err, n.flush(ctx))
+	stopBroker()
+	internal.Close()
+	parts.stopped()
+	return err
+}
+
+// timeToEnd bounds the end of the node: the drain time and what may be under way
+// then or, when it has failed or is to stop, next to nothing.
+func (n *node) timeToEnd(life Life, failed error) (context.Context, context.CancelFunc) {
+	const atOnce = time.Second
+	if failed != nil || life.Stop.Err() != nil {
+		return context.WithTimeout(context.Background(), atOnce)
+	}
+	return context.WithTimeout(life.Stop, n.cfg.Process.DrainTime+n.cfg.Sockets.PublishTimeout+10*time.Second)
+}
+
+// drain closes the public listener and the sockets.
+func (n *node) drain(ctx context.Context, public *http.Server) {
+	var requests sync.WaitGroup
+	requests.Go(func() {
+		if err := public.Shutdown(ctx); err != nil {
+			public.Close()
+		}
+	})
+	defer requests.Wait()
+	over := n.cfg.Process.DrainTime
+	if deadline, ok := ctx.Deadline(); ok {
+		over = min(over, time.Until(deadline)/2)
+	}
+	if err := n.hub.Drain(ctx, over); err != nil {
+		n.log.Warn("not all sockets closed", "error", err) // they end with the process
+	}
+}
+
+// flush waits until the stream has all that was taken in.
+func (n *node) flush(ctx context.Context) error {
+	if err := n.broker.Flush(ctx); err != nil {
+		return fmt.Errorf("%w: NATS: %w", ErrLost, err)
+	}
+	return nil
+}
+
+func (n *node) waitReady(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		reasons := n.health.Ready()
+		if len(reasons) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %v", reasons)
+		case <-tick.C:
+		}
+	}
+}
+
+// watchLost ends the process when it has not been ready for too long.
+func (n *node) watchLost(ctx context.Context) error {
+	limit := n.cfg.Process.LostTimeout
+	if limit == 0 {
+		return nil
+	}
+	tick := time.NewTicker(min(limit, time.Second))
+	defer tick.Stop()
+	for lastReady := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		reasons := n.health.Ready()
+		if len(reasons) == 0 {
+			lastReady = time.Now()
+		} else if time.Since(lastReady) > limit {
+			return fmt.Errorf("%w for more than --lost-timeout (%s): %v", ErrLost, limit, reasons)
+		}
+	}
+}
+
+func (n *node) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: n.cfg.Sockets.HandshakeTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// serving turns the error with which an http.Server says that it was closed into
+// nil.
+func serving(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
