@@ -5,6 +5,7 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
 // Config says how a [Broker] reaches NATS and what it keeps there.
@@ -27,6 +30,10 @@ type Config struct {
 	HoldBytes int64         // how much may wait for the stream's ack, in bytes
 	AckWait   time.Duration // how long to wait for an ack before publishing again
 	Log       *slog.Logger
+
+	// Replaced is called when the stream turns out to be another one than before,
+	// whose sequences begin anew.
+	Replaced func()
 
 	// Deliver gets every live event of the followed subjects, one after the
 	// other, in the order in which the stream stored them.
@@ -46,7 +53,8 @@ type Broker struct {
 	position  *rounds
 
 	reconnects atomic.Uint64
-	errors     atomic.Uint64 // errors that NATS reported aside, slow consumer among them
+	errors     atomic.Uint64 // that NATS reported aside
+	slow       atomic.Uint64 // of these: slow consumer
 
 	wake chan struct{} // tells watchStreams that NATS is there
 
@@ -54,7 +62,9 @@ type Broker struct {
 	connectErr string          // owned by NATS's callbacks: the last that was logged
 
 	mu        sync.Mutex
-	streamErr error // why the stream does not answer; nil: it does
+	streamErr error     // why the stream does not answer; nil: it does
+	last      uint64    // the stream's last sequence, as far as it was asked for
+	made      time.Time // when the stream was made; zero: not known yet
 }
 
 const (
@@ -245,16 +255,65 @@ func (b *Broker) setStreamErr(err error) {
 	}
 }
 
+// askPosition returns the stream's last sequence, from its leader, after the
+// leader has come to know all subscriptions that were made on this connection
+// before: what it stores later will be republished here.
 func (b *Broker) askPosition(ctx context.Context) (uint64, error) {
+	if !b.publisher.online.Load() {
+		return 0, errOffline
+	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	// The leader answers this, and by then it knows all subscriptions that were
-	// made before on this connection: what it stores later will be republished here.
+	barrier := b.passBarrier(ctx)
 	stream, err := b.js.Stream(ctx, ChatStream)
 	if err != nil {
 		return 0, fmt.Errorf("stream %s: %w", ChatStream, err)
 	}
-	return stream.CachedInfo().State.LastSeq, nil
+	if barrier != nil {
+		return 0, fmt.Errorf("stream %s: %w", ChatStream, barrier)
+	}
+	info := stream.CachedInfo()
+	b.notice(info)
+	return info.State.LastSeq, nil
+}
+
+// passBarrier sends a message on a subject of the stream that the stream is bound
+// to refuse, and waits for the refusal. Between the servers of a cluster the
+// message goes the way that the subscriptions went, so it arrives after them; an
+// API request has a way of its own and may overtake them.
+func (b *Broker) passBarrier(ctx context.Context) error {
+	const streamNotMatched = 10060
+	msg := nats.NewMsg(subjects.Chat + ".barrier")
+	msg.Header.Set(jetstream.ExpectedStreamHeader, "none")
+	answer, err := b.nc.RequestMsgWithContext(ctx, msg)
+	if err != nil {
+		return err
+	}
+	var refused struct {
+		Error *streamError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &refused); err != nil || refused.Error == nil {
+		return errors.New("does not refuse what it must refuse")
+	}
+	if refused.Error.ErrCode != streamNotMatched {
+		return refused.Error
+	}
+	return nil
+}
+
+// notice finds out whether the stream is still the one that it was. A stream that
+// was made anew counts from 1 again, so all that is known of sequences is void.
+func (b *Broker) notice(info *jetstream.StreamInfo) {
+	b.mu.Lock()
+	replaced := b.last > info.State.LastSeq || !b.made.IsZero() && !b.made.Equal(info.Created)
+	b.last, b.made = info.State.LastSeq, info.Created
+	b.mu.Unlock()
+	if replaced {
+		b.log.Error("the stream was replaced: sequences begin anew", "stream", ChatStream, "last_sequence", info.State.LastSeq)
+		if b.cfg.Replaced != nil {
+			b.cfg.Replaced()
+		}
+	}
 }
 
 func (b *Broker) connected() {
@@ -286,6 +345,9 @@ func (b *Broker) notConnected(_ *nats.Conn, err error) {
 
 func (b *Broker) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	b.errors.Add(1)
+	if errors.Is(err, nats.ErrSlowConsumer) {
+		b.slow.Add(1)
+	}
 	subject := ""
 	if sub != nil {
 		subject = sub.Subject
@@ -297,7 +359,8 @@ func (b *Broker) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 type Stats struct {
 	Connected      bool
 	Reconnects     uint64
-	Errors         uint64 // reported by NATS aside, slow consumer among them
+	Errors         uint64 // reported by NATS aside
+	SlowConsumer   uint64 // of these: live events were dropped, because this process was too slow
 	Published      uint64 // acknowledged by the stream
 	Duplicates     uint64 // of these: dropped by the stream as duplicates
 	PublishRetries uint64
@@ -312,12 +375,13 @@ type Stats struct {
 // Stats returns the counters.
 func (b *Broker) Stats() Stats {
 	s := Stats{
-		Connected:   b.publisher.online.Load(),
-		Reconnects:  b.reconnects.Load(),
-		Errors:      b.errors.Load(),
-		Live:        b.live.delivered.Load(),
-		LiveIgnored: b.live.ignored.Load(),
-		Subjects:    b.live.followed(),
+		Connected:    b.publisher.online.Load(),
+		Reconnects:   b.reconnects.Load(),
+		Errors:       b.errors.Load(),
+		SlowConsumer: b.slow.Load(),
+		Live:         b.live.delivered.Load(),
+		LiveIgnored:  b.live.ignored.Load(),
+		Subjects:     b.live.followed(),
 	}
 	b.publisher.stats(&s)
 	return s

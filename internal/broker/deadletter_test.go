@@ -47,7 +47,7 @@ func TestOutsideTextInADeadLettersHeadersStaysOneLine(t *testing.T) {
 	if len(got.Header["Telle-Origin"]) != 0 || string(got.Data) != "x" {
 		t.Errorf("a header was injected: %v, %q", got.Header, got.Data)
 	}
-	want := `gr\u00fc\u00dfe\r\nTelle-Origin: forged\r\n\r\nbody\x00\xff\U0001f600`
+	want := `gr\u00fc\u00dfe\r\nTelle-Origin: forged\r\n\r\nbody\x00\ufffd\U0001f600`
 	for _, name := range []string{"Telle-From", "Telle-Reason"} {
 		if v := got.Header[name]; len(v) != 1 || v[0] != want {
 			t.Errorf("%s: %q", name, v)

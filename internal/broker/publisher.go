@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,33 +49,45 @@ type publisher struct {
 
 	mu      sync.Mutex
 	closed  bool
-	refusal error                 // why the last message did not get in; nil: it did
-	lanes   map[string][]*pending // the first of each lane is under way, or to be sent again
-	byToken map[string]*pending   // all that is in a lane
+	refusal error // why the last message did not get in; nil: it did
+	lanes   map[string]*lane
+	byToken map[string]*pending // all that has not ended
+}
+
+// A lane is what waits for the stream in one order. Its first message is under
+// way, or to be sent again.
+type lane struct {
+	queue []*pending
+	ended int // of these: have ended where they stood, behind others
 }
 
 // pending is a message that the stream has not acknowledged.
 type pending struct {
 	msg    *nats.Msg
+	stream string // the one that has to acknowledge it
 	token  string // names it in its acks, however often it is sent: a late ack counts
 	lane   string
 	size   int64
 	done   func(seq uint64, err error) // called once, without the publisher's lock
 	expiry *time.Timer                 // nil: held until it is stored
 
-	retry time.Time // when to send it again; guarded by publisher.mu
+	// Guarded by publisher.mu.
+	ended   bool
+	refused int       // times in a row
+	retry   time.Time // when to send it again
 }
 
 // Why a message is not in the stream yet, beside what the stream itself says.
 var (
 	errOffline  = errors.New("not connected")
-	errNoStream = errors.New("no stream takes the subject")
+	errNoStream = errors.New("the stream is not there")
 	errNoAck    = errors.New("no ack")
 )
 
 const (
 	retryEvery = 100 * time.Millisecond // how often run looks for what is to be sent again
-	retryDelay = 250 * time.Millisecond // after a refusal that may pass
+	firstRetry = 100 * time.Millisecond // after a refusal that may pass; then twice as long each time
+	lastRetry  = 3 * time.Second        // but no longer
 	overhead   = 512                    // bytes that a held message costs beside its payload
 )
 
@@ -85,7 +98,7 @@ func newPublisher(nc *nats.Conn, cfg Config) (*publisher, error) {
 		ackWait: cfg.AckWait,
 		bound:   cfg.HoldBytes,
 		room:    semaphore.NewWeighted(cfg.HoldBytes),
-		lanes:   map[string][]*pending{},
+		lanes:   map[string]*lane{},
 		byToken: map[string]*pending{},
 	}
 	acks, err := nc.Subscribe(p.inbox+"*", p.acknowledged)
@@ -113,7 +126,7 @@ func (b *Broker) Publish(ctx context.Context, p events.Publication, done func(se
 		msg.Header.Set(events.HeaderSession, p.Session)
 	}
 	m := b.publisher.newPending(msg, p.ID)
-	m.lane, m.done = msg.Subject, done
+	m.stream, m.lane, m.done = ChatStream, msg.Subject, done
 	return b.publisher.take(ctx, m)
 }
 
@@ -154,7 +167,7 @@ func (b *Broker) DeadStored(seq uint64, subject, reason string, payload []byte) 
 func (b *Broker) deadLetter(id, source, from, reason string, payload []byte) *pending {
 	msg := nats.NewMsg(subjects.Dead + "." + source)
 	m := b.publisher.newPending(msg, id)
-	m.lane = msg.Reply // its own: dead letters have no order to keep
+	m.stream, m.lane = DeadStream, msg.Reply // a lane of its own: dead letters have no order to keep
 	m.done = func(_ uint64, err error) {
 		if err != nil {
 			b.log.Error("dead letter lost", "source", source, "reason", reason, "error", err)
@@ -193,13 +206,18 @@ func headerSize(h nats.Header) int {
 	return n
 }
 
-// oneLine makes outside text fit for a header.
+// oneLine makes outside text fit for a header: what is not printable ASCII is
+// escaped.
 func oneLine(s string) string {
-	if len(s) > 1024 {
-		s = s[:1024]
+	var b strings.Builder
+	for _, r := range s[:min(len(s), 1024)] {
+		if r >= ' ' && r <= '~' {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		}
 	}
-	q := strconv.QuoteToASCII(s)
-	return q[1 : len(q)-1]
+	return b.String()
 }
 
 // Flush waits until nothing is held any more and the last done has returned, or
@@ -258,9 +276,12 @@ func (p *publisher) hold(ctx context.Context, m *pending) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		m.expiry = time.AfterFunc(time.Until(deadline), func() { p.expire(m) })
 	}
-	lane := append(p.lanes[m.lane], m)
-	p.lanes[m.lane] = lane
-	if len(lane) == 1 {
+	l := p.lanes[m.lane]
+	if l == nil {
+		l = new(lane)
+		p.lanes[m.lane] = l
+	}
+	if l.queue = append(l.queue, m); len(l.queue) == 1 {
 		p.send(m)
 	}
 	return nil
@@ -282,20 +303,22 @@ func (p *publisher) send(m *pending) {
 // refused decides what becomes of a message that did not get into the stream:
 // most reasons pass. p.mu is held.
 func (p *publisher) refused(m *pending, err error) {
-	if forGood(err) {
+	if tooLarge(err) {
 		// Not from here: done must not be called with the lock held.
-		go p.end(m, 0, err)
+		go p.end(m, 0, fmt.Errorf("%w: %w", events.ErrTooLarge, err))
 		return
 	}
 	p.refusal = err
-	m.retry = time.Now().Add(retryDelay)
+	delay := min(firstRetry<<min(m.refused, 10), lastRetry)
+	m.refused++
+	// Spread, or all lanes would meet a stream that comes back in one moment.
+	m.retry = time.Now().Add(delay/2 + rand.N(delay))
 }
 
-func forGood(err error) bool {
-	const messageTooLarge, headersTooLarge = 10054, 10097
-	var refusal *streamError
-	return errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) ||
-		errors.As(err, &refusal) && (refusal.ErrCode == messageTooLarge || refusal.ErrCode == headersTooLarge)
+func tooLarge(err error) bool {
+	const message, headers = 10054, 10097
+	refusal, ok := errors.AsType[*streamError](err)
+	return errors.Is(err, nats.ErrMaxPayload) || ok && (refusal.ErrCode == message || refusal.ErrCode == headers)
 }
 
 // end takes a message out of its lane, lets the next one go and reports the end.
@@ -325,23 +348,43 @@ func (p *publisher) report(m *pending, seq uint64, err error) {
 func (p *publisher) remove(m *pending) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.byToken[m.token] == nil {
+	if m.ended || p.closed {
 		return false
 	}
+	m.ended = true
 	delete(p.byToken, m.token)
-	lane := p.lanes[m.lane]
-	switch {
-	case lane[0] != m: // it waited behind others and has expired
-		i := slices.Index(lane, m)
-		p.lanes[m.lane] = slices.Delete(lane, i, i+1)
-	case len(lane) == 1:
+	l := p.lanes[m.lane]
+	if l.queue[0] != m {
+		l.skip(m)
+		return true
+	}
+	if l.next(); len(l.queue) == 0 {
 		delete(p.lanes, m.lane)
-	default:
-		lane[0] = nil
-		p.lanes[m.lane] = lane[1:]
-		p.send(lane[1])
+	} else {
+		p.send(l.queue[0])
 	}
 	return true
+}
+
+// next drops the first message, and those behind it that have ended.
+func (l *lane) next() {
+	l.queue[0] = nil
+	l.queue = l.queue[1:]
+	for len(l.queue) > 0 && l.queue[0].ended {
+		l.queue[0] = nil
+		l.queue = l.queue[1:]
+		l.ended--
+	}
+}
+
+// skip leaves a message that has ended behind others where it stands, as long as
+// these are the fewer: many may expire behind one that does not.
+func (l *lane) skip(m *pending) {
+	m.msg = nil
+	if l.ended++; l.ended > len(l.queue)/2 {
+		l.queue = slices.DeleteFunc(l.queue, func(m *pending) bool { return m.ended })
+		l.ended = 0
+	}
 }
 
 func (p *publisher) expire(m *pending) { p.end(m, 0, ErrUnavailable) }
@@ -377,8 +420,8 @@ func (p *publisher) sendDue(now time.Time) {
 	if !p.online.Load() {
 		return
 	}
-	for _, lane := range p.lanes {
-		if m := lane[0]; m.retry.Before(now) {
+	for _, l := range p.lanes {
+		if m := l.queue[0]; m.retry.Before(now) {
 			if p.refusal == nil {
 				p.refusal = errNoAck
 			}
@@ -396,9 +439,9 @@ func (p *publisher) connected() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refusal = nil
-	for _, lane := range p.lanes {
+	for _, l := range p.lanes {
 		p.retries.Add(1)
-		p.send(lane[0])
+		p.send(l.queue[0])
 	}
 }
 
@@ -421,6 +464,7 @@ func (p *publisher) acknowledged(answer *nats.Msg) {
 	}
 	var ack struct {
 		Error     *streamError `json:"error"`
+		Stream    string       `json:"stream"`
 		Seq       uint64       `json:"seq"`
 		Duplicate bool         `json:"duplicate"`
 	}
@@ -428,8 +472,10 @@ func (p *publisher) acknowledged(answer *nats.Msg) {
 	switch {
 	case err == nil && ack.Error != nil:
 		err = ack.Error
-	case err == nil && ack.Seq == 0, len(answer.Data) == 0: // nobody listens: no stream, no leader
-		err = fmt.Errorf("%w %s", errNoStream, m.msg.Subject)
+	case len(answer.Data) == 0: // nobody listens: no stream, no leader
+		err = fmt.Errorf("%w: %s does not answer", errNoStream, m.stream)
+	case err == nil && (ack.Stream != m.stream || ack.Seq == 0):
+		err = fmt.Errorf("%w: %s answers for %s", errNoStream, oneLine(ack.Stream), m.stream)
 	}
 	if err != nil {
 		p.mu.Lock()

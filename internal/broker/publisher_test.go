@@ -458,11 +458,17 @@ func TestCloseEndsWhatIsHeld(t *testing.T) {
 }
 
 // standIn answers on chat.> where a stream should: a broker without streams takes
-// it for one. The answers are up to the test.
+// it for one. The answers are up to the test. The broker's barriers are not
+// publications.
 func standIn(t *testing.T, s *server, take func(m *nats.Msg)) {
 	t.Helper()
 	nc := connect(t, s)
-	if _, err := nc.Subscribe("chat.>", take); err != nil {
+	publication := func(m *nats.Msg) {
+		if m.Header.Get(jetstream.ExpectedStreamHeader) == "" {
+			take(m)
+		}
+	}
+	if _, err := nc.Subscribe("chat.>", publication); err != nil {
 		t.Fatal(err)
 	}
 	if err := nc.Flush(); err != nil {
@@ -493,13 +499,28 @@ func TestAnAckThatComesAfterTheNextTryCounts(t *testing.T) {
 	}
 }
 
+func TestAnotherStreamsAckIsNone(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	standIn(t, s, func(m *nats.Msg) { m.Respond([]byte(`{"stream":"OTHER","seq":7}`)) })
+	b := run(t, s.ClientURL(), quick)
+	var got outcomes
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	b.publish(t, ctx, "g", "0", &got)
+	got.await(t, 1)
+	if o := got.of(t, "g/0"); !errors.Is(o.err, ErrUnavailable) {
+		t.Errorf("got %+v", o)
+	}
+}
+
 func TestWhatWasUnderWayIsSentAgainAsSoonAsNATSIsBack(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	var tries atomic.Int32
 	standIn(t, s, func(m *nats.Msg) {
 		if tries.Add(1) > 1 { // the first ack is lost
-			m.Respond([]byte(`{"seq":1}`))
+			m.Respond([]byte(`{"stream":"CHAT","seq":1}`))
 		}
 	})
 	b := run(t, s.ClientURL(), quick, func(c *Config) { c.AckWait = time.Hour })
@@ -526,7 +547,7 @@ func TestARefusedEventIsNotOvertaken(t *testing.T) {
 			return
 		}
 		took = append(took, text(t, m.Data))
-		m.Respond(fmt.Appendf(nil, `{"seq":%d}`, len(took)))
+		m.Respond(fmt.Appendf(nil, `{"stream":"CHAT","seq":%d}`, len(took)))
 	})
 	b := run(t, s.ClientURL(), quick)
 	testkit.Eventually(t, "the connection", func() bool { return b.Stats().Connected })
@@ -570,7 +591,7 @@ func TestAStreamThatDoesNotAnswerIsNoticed(t *testing.T) {
 	standIn(t, s, func(m *nats.Msg) {
 		select {
 		case <-hush:
-			m.Respond([]byte(`{"seq":1}`))
+			m.Respond([]byte(`{"stream":"CHAT","seq":1}`))
 		default:
 		}
 	})

@@ -133,7 +133,7 @@ func (b *Broker) createStream(ctx context.Context, want jetstream.StreamConfig) 
 	if err != nil {
 		return fmt.Errorf("create stream %s: %w", want.Name, err)
 	}
-	b.log.Info("stream created", "stream", want.Name, "replicas", want.Replicas, "max_age", want.MaxAge.String())
+	b.log.Warn("stream was not there and has been made", "stream", want.Name, "replicas", want.Replicas, "max_age", want.MaxAge.String())
 	return nil
 }
 
@@ -145,29 +145,31 @@ func compare(has, want jetstream.StreamConfig) (wrong, other []string) {
 			wrong = append(wrong, fmt.Sprintf("subjects are %q, must hold %q", has.Subjects, subject))
 		}
 	}
-	differ := func(list *[]string, setting string, has, want any) {
+	must := func(setting string, has, want any) {
 		if h, w := fmt.Sprint(has), fmt.Sprint(want); h != w {
-			*list = append(*list, fmt.Sprintf("%s is %s, must be %s", setting, h, w))
+			wrong = append(wrong, fmt.Sprintf("%s is %s, must be %s", setting, h, w))
 		}
 	}
-	differ(&wrong, "retention", has.Retention, want.Retention)
-	differ(&wrong, "direct get", onOff(has.AllowDirect), onOff(want.AllowDirect))
-	differ(&wrong, "republish", republish(has.RePublish), republish(want.RePublish))
-	differ(&wrong, "sealed", has.Sealed, want.Sealed)
-	differ(&wrong, "acks", onOff(!has.NoAck), onOff(!want.NoAck))
-	differ(&wrong, "subject transform", onOff(has.SubjectTransform != nil), onOff(want.SubjectTransform != nil))
+	must("retention", has.Retention, want.Retention)
+	must("direct get", onOff(has.AllowDirect), onOff(want.AllowDirect))
+	must("republish", republish(has.RePublish), republish(want.RePublish))
+	must("sealed", has.Sealed, want.Sealed)
+	must("acks", onOff(!has.NoAck), onOff(!want.NoAck))
+	must("subject transform", onOff(has.SubjectTransform != nil), onOff(want.SubjectTransform != nil))
 
-	differ(&other, "storage", has.Storage, want.Storage)
-	differ(&other, "discard", has.Discard, want.Discard)
-	differ(&other, "replicas", has.Replicas, max(1, want.Replicas))
-	differ(&other, "max age", has.MaxAge, want.MaxAge)
-	differ(&other, "max bytes", has.MaxBytes, want.MaxBytes)
-	differ(&other, "max messages", has.MaxMsgs, want.MaxMsgs)
-	differ(&other, "max messages per subject", has.MaxMsgsPerSubject, want.MaxMsgsPerSubject)
-	differ(&other, "duplicate window", has.Duplicates, want.Duplicates)
-	for i, s := range other {
-		other[i] = strings.Replace(s, "must be", "configured is", 1)
+	may := func(setting string, has, want any) {
+		if h, w := fmt.Sprint(has), fmt.Sprint(want); h != w {
+			other = append(other, fmt.Sprintf("%s is %s, configured is %s", setting, h, w))
+		}
 	}
+	may("storage", has.Storage, want.Storage)
+	may("discard", has.Discard, want.Discard)
+	may("replicas", has.Replicas, max(1, want.Replicas))
+	may("max age", has.MaxAge, want.MaxAge)
+	may("max bytes", has.MaxBytes, want.MaxBytes)
+	may("max messages", has.MaxMsgs, want.MaxMsgs)
+	may("max messages per subject", has.MaxMsgsPerSubject, want.MaxMsgsPerSubject)
+	may("duplicate window", has.Duplicates, want.Duplicates)
 	return wrong, other
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -206,5 +207,27 @@ func TestSettingsErrorTellsTheWayOut(t *testing.T) {
 	err := &SettingsError{Stream: "CHAT", Wrong: []string{"a", "b"}}
 	if got := err.Error(); !strings.Contains(got, "a; b") || !strings.Contains(got, "nats stream edit CHAT") {
 		t.Error(got)
+	}
+}
+
+// Whoever knows sequences of a stream has to be told when it becomes another one.
+func TestAStreamThatIsMadeAnewIsNoticed(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	var replaced atomic.Int32
+	b := runReady(t, s.ClientURL(), func(c *Config) { c.Replaced = func() { replaced.Add(1) } })
+	js := connect(t, s)
+	js.store(t, "g", "one")
+	testkit.Eventually(t, "the position", func() bool { return b.follow(t, "live.d.g") == 1 })
+	if n := replaced.Load(); n != 0 {
+		t.Fatalf("replaced %d times before it was", n)
+	}
+	if err := js.DeleteStream(t.Context(), ChatStream); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the broker to notice", func() bool { return replaced.Load() == 1 })
+	b.awaitReady(t)
+	if position := b.follow(t, "live.d.g"); position != 0 || replaced.Load() != 1 {
+		t.Errorf("position %d, replaced %d times", position, replaced.Load())
 	}
 }
