@@ -86,6 +86,9 @@ func (id *Identity) Origin() events.Origin {
 // FollowsFirst returns the conversations that the client follows as soon as it is
 // connected. An empty Group stands for all chats of the dealer.
 func (id *Identity) FollowsFirst() []subjects.Conversation {
+	if id.Role == Service {
+		return nil // it says later what
+	}
 	var all []subjects.Conversation
 	for _, dealer := range id.Dealers {
 		for _, group := range id.Groups {
@@ -145,32 +148,39 @@ func (None) Identify(_ context.Context, h *Handshake) (Identity, error) {
 		Groups:  h.Names["groupId"],
 		AdminID: h.Get("adminId"),
 	}
-	switch id.Role {
-	case Customer, Admin:
-		if len(id.Dealers) != 1 {
-			return id, errors.New("dealerId must be there once")
+	may, ok := mayName[id.Role]
+	if !ok {
+		if id.Role == "" {
+			return id, errors.New("role is missing")
 		}
-	case Service:
-	case "":
-		return id, errors.New("role is missing")
-	default:
 		return id, errors.New("role must be customer, admin or service")
 	}
-	if id.Role == Customer && len(id.Groups) > 1 {
-		return id, errors.New("groupId must not be there more than once")
-	}
-	return id, checkIDs(&id)
+	return id, errors.Join(
+		may.dealers.check("dealerId", id.Dealers),
+		may.groups.check("groupId", id.Groups),
+	)
 }
 
-func checkIDs(id *Identity) error {
-	for _, list := range []struct {
-		name string
-		ids  []string
-	}{{"dealerId", id.Dealers}, {"groupId", id.Groups}} {
-		for _, v := range list.ids {
-			if err := subjects.CheckID(v); err != nil {
-				return fmt.Errorf("%s %w", list.name, err)
-			}
+// mayName says how often a role may name a dealer and a group. What is followed at
+// first costs its share of the broker: nobody names thousands in one handshake.
+var mayName = map[Role]struct{ dealers, groups times }{
+	Customer: {dealers: times{1, 1}, groups: times{0, 1}},
+	Admin:    {dealers: times{1, 1}, groups: times{0, 100}},
+	Service:  {dealers: times{0, 100}, groups: times{0, 0}},
+}
+
+type times struct{ least, most int }
+
+func (n times) check(name string, ids []string) error {
+	switch {
+	case len(ids) < n.least:
+		return fmt.Errorf("%s is missing", name)
+	case len(ids) > n.most:
+		return fmt.Errorf("%s is there %d times, at most %d allowed", name, len(ids), n.most)
+	}
+	for _, id := range ids {
+		if err := subjects.CheckID(id); err != nil {
+			return fmt.Errorf("%s %w", name, err)
 		}
 	}
 	return nil

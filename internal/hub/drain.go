@@ -3,7 +3,9 @@ package hub
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -30,6 +32,19 @@ func (h *Hub) Drain(ctx context.Context, over time.Duration) error {
 	}
 }
 
+// EndAll ends all sessions that there are now.
+func (h *Hub) EndAll(why Reason, text string) {
+	for _, s := range h.all() {
+		s.End(why, text)
+	}
+}
+
+func (h *Hub) all() []*Session {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return slices.Collect(maps.Keys(h.sessions))
+}
+
 // cutShort returns the error of a drain whose time is over, unless all is done.
 func (h *Hub) cutShort(ctx context.Context, leaving int) error {
 	h.mu.RLock()
@@ -47,11 +62,7 @@ func (h *Hub) startDraining() []*Session {
 		close(h.empty)
 	}
 	h.draining = true
-	leaving := make([]*Session, 0, len(h.sessions))
-	for s := range h.sessions {
-		leaving = append(leaving, s)
-	}
-	return leaving
+	return slices.Collect(maps.Keys(h.sessions))
 }
 
 // reconnectHint asks a client to come back at once, but not all in one moment.

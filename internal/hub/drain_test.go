@@ -70,6 +70,19 @@ func (c *crowd) leave() {
 	c.lives.Wait()
 }
 
+func TestEndAllEndsAllThatThereAreAndLetsOthersIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, 10, 0)
+		c.hub.EndAll(Unavailable, "connect again")
+		c.lives.Wait()
+		for _, s := range c.clients {
+			s.wantEnd(Unavailable)
+		}
+		c.enter("another", 0)
+		c.leave()
+	})
+}
+
 func TestDrainSpreadsTheEndsOverTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(t, 10, 0)

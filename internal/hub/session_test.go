@@ -92,9 +92,9 @@ func TestATakerStopsWhenTheSessionHasEnded(t *testing.T) {
 	c := started(t)
 	c.session.Send(frame(1))
 	c.session.Send(frame(1))
-	c.session.End(Forbidden, "no")
+	c.session.End(BadFrame, "no")
 	c.wantFrames()
-	c.wantEnd(Forbidden)
+	c.wantEnd(BadFrame)
 }
 
 func TestASessionThatEndsBeforeItsStartIsNeverWoken(t *testing.T) {

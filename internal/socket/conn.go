@@ -2,10 +2,10 @@ package socket
 
 import (
 	"bufio"
-	"context"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
@@ -13,10 +13,11 @@ import (
 	"github.com/telle-ai/event-router/internal/hub"
 )
 
-// A wsConn is a WebSocket with the connection under it.
+// A wsConn is a WebSocket with the connection under it. The library reads, pings
+// and closes; the frames of events go past it, many with one write.
 type wsConn struct {
 	*websocket.Conn
-	under net.Conn
+	under *sharedConn
 	endIn time.Duration // how long its end may take
 }
 
@@ -31,14 +32,14 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*wsConn, error
 	return &wsConn{Conn: conn, under: h.conn, endIn: s.cfg.WriteIn}, nil
 }
 
-// writeText writes a frame. The error is [os.ErrDeadlineExceeded] when the client
-// has not taken it in time.
-func (c *wsConn) writeText(frame []byte, in time.Duration) error {
-	// Not by a context: when it ends the library closes the connection, and then the
-	// reader may be the first to say why the session ends.
+// writeFrames writes frames that have their headers. The error is
+// [os.ErrDeadlineExceeded] when the client has not taken them in time.
+func (c *wsConn) writeFrames(frames [][]byte, in time.Duration) error {
+	// Not by a context, as the library has it: when it ends the library closes the
+	// connection, and then the reader may be the first to say why the session ends.
 	_ = c.under.SetWriteDeadline(time.Now().Add(in))
 	defer c.under.SetWriteDeadline(time.Time{}) // pings have their own limit
-	return c.Write(context.Background(), websocket.MessageText, frame)
+	return c.under.writeAll(frames)
 }
 
 // end tells the client why its socket is closed and closes it.
@@ -59,15 +60,45 @@ func closeText(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), most)], "")
 }
 
-// A hijacker keeps the connection that is taken over from the HTTP server.
+// A hijacker makes the connection that is taken over from the HTTP server one that
+// can be shared.
 type hijacker struct {
 	http.ResponseWriter
-	conn net.Conn
+	conn *sharedConn
 }
 
 // Hijack implements [http.Hijacker].
 func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
-	h.conn = conn
-	return conn, rw, err
+	if err != nil {
+		return nil, nil, err
+	}
+	h.conn = &sharedConn{Conn: conn}
+	rw.Writer = bufio.NewWriterSize(h.conn, longestControl)
+	return h.conn, rw, nil
+}
+
+// longestControl is the longest control frame. All that the library writes are
+// control frames, so its buffer is written once per frame.
+const longestControl = 2 + 125
+
+// A sharedConn is a connection that two may write to, whole frames at a time.
+type sharedConn struct {
+	net.Conn
+	writing sync.Mutex
+}
+
+// Write writes a control frame of the library's.
+func (s *sharedConn) Write(b []byte) (int, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.Conn.Write(b)
+}
+
+// writeAll writes frames, with one system call where the connection allows it.
+func (s *sharedConn) writeAll(frames net.Buffers) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	_, err := frames.WriteTo(s.Conn)
+	return err
 }

@@ -2,7 +2,9 @@ package socket
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"math"
 	"strconv"
 
 	"github.com/telle-ai/event-router/pkg/events"
@@ -16,20 +18,47 @@ const (
 	codeUnavailable = "unavailable"
 )
 
-// unreachable is what a client is told when the stream does not answer.
-const unreachable = "the stream cannot be reached: try again"
+// What a client is told when the stream does not answer.
+var (
+	unreachable = &failure{codeUnavailable, "the stream cannot be reached: try again"}
+	notStored   = &failure{codeUnavailable, "the event was not stored in time, though it may still be: send it again"}
+)
 
-// EncodeWebSocket makes the plain protocol's frame of an event:
-// {"event":"CHAT_MESSAGE","data":{…},"seq":1235}.
+// EncodeWebSocket makes the plain protocol's frame of an event,
+// {"event":"CHAT_MESSAGE","data":{…},"seq":1235}, as it goes over the wire. All
+// sessions share its bytes.
 func EncodeWebSocket(f events.Frame, seq uint64) []byte {
-	b := make([]byte, 0, len(f.Data)+len(f.Channel)+48)
+	b := make([]byte, headerRoom, headerRoom+len(f.Data)+len(f.Channel)+48)
 	b = append(b, `{"event":"`...)
 	b = append(b, f.Channel...)
 	b = append(b, `","data":`...)
 	b = append(b, f.Data...)
 	b = append(b, `,"seq":`...)
 	b = strconv.AppendUint(b, seq, 10)
-	return append(b, '}')
+	return withHeader(append(b, '}'))
+}
+
+// headerRoom is the longest header of a frame that a server sends.
+const headerRoom = 10
+
+// withHeader puts the header of a WebSocket text frame (RFC 6455, 5.2) before its
+// payload, which begins at headerRoom. The library's way would be to make it anew,
+// write it and flush it for each session.
+func withHeader(b []byte) []byte {
+	const finalText = 0x81
+	var header [headerRoom]byte
+	var h []byte
+	switch n := len(b) - headerRoom; {
+	case n < 126:
+		h = append(header[:0], finalText, byte(n))
+	case n <= math.MaxUint16:
+		h = binary.BigEndian.AppendUint16(append(header[:0], finalText, 126), uint16(n))
+	default:
+		h = binary.BigEndian.AppendUint64(append(header[:0], finalText, 127), uint64(n))
+	}
+	from := headerRoom - len(h)
+	copy(b[from:], h)
+	return b[from:]
 }
 
 // A reply is a frame of the server that is not an event.
@@ -54,12 +83,13 @@ type failure struct {
 
 func (r reply) encode() []byte {
 	var b bytes.Buffer
+	b.Write(make([]byte, headerRoom))
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false) // an id goes back as it came
 	if err := e.Encode(r); err != nil {
 		panic("socket: a reply that cannot be encoded: " + err.Error()) // its fields are ours
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	return withHeader(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
 }
 
 func readyFrame(session string, position uint64, resumes bool) []byte {

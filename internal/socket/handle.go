@@ -61,49 +61,58 @@ func validID(id json.RawMessage) bool {
 
 // send publishes the event that a frame carries.
 func (c *session) send(f clientFrame) {
-	if e, ok := c.parseEvent(f); ok {
-		c.publish(f, e)
+	e, refused := c.parseEvent(f)
+	if refused != nil {
+		c.fail(f.ID, refused)
+		return
 	}
+	c.publish(f, e)
 }
 
 // clientJoin follows the conversation that a customer's widget names, then
 // publishes that it is there: it sees what is answered to that.
 func (c *session) clientJoin(f clientFrame) {
-	e, ok := c.parseEvent(f)
-	if !ok {
+	e, refused := c.parseEvent(f)
+	if refused != nil {
+		c.fail(f.ID, refused)
 		return
 	}
 	if _, err := c.join(e.Conversation()); err != nil {
-		c.fail(f.ID, codeUnavailable, unreachable)
+		c.fail(f.ID, unreachable)
 		return
 	}
 	c.publish(f, e)
 }
 
 // parseEvent checks the event that a frame carries, and the client's right to
-// send it. It reports false when it has answered with an error.
-func (c *session) parseEvent(f clientFrame) (events.Event, bool) {
-	if f.Data == nil {
-		c.fail(f.ID, codeInvalid, "data is missing")
-		return events.Event{}, false
+// send it.
+func (c *session) parseEvent(f clientFrame) (events.Event, *failure) {
+	e, refused := c.check(f)
+	c.server.received.Add(1)
+	if refused != nil {
+		c.server.refused.Add(1)
 	}
+	return e, refused
+}
+
+func (c *session) check(f clientFrame) (events.Event, *failure) {
 	e, err := events.ParseFrame(c.identity.Audience(), f.Event, f.Data)
 	if err == nil {
 		err = c.identity.MaySend(&e)
 	}
 	switch {
 	case err == nil:
-		return e, true
-	case errors.Is(err, auth.ErrForbidden):
-		c.fail(f.ID, codeForbidden, err.Error())
+		return e, nil
 	case errors.Is(err, events.ErrUnknownChannel):
-		c.fail(f.ID, codeInvalid, "event is "+err.Error())
+		return e, &failure{codeInvalid, "event is " + err.Error()}
 	case errors.Is(err, events.ErrChannel):
-		c.fail(f.ID, codeForbidden, "event is "+err.Error())
-	default:
-		c.fail(f.ID, codeInvalid, err.Error())
+		return e, &failure{codeForbidden, f.Event + " is not for a " + string(c.identity.Role) + " to send"}
+	case f.Data == nil:
+		return e, &failure{codeInvalid, "data is missing"}
+	case errors.Is(err, auth.ErrForbidden):
+		return e, &failure{codeForbidden, err.Error()}
 	}
-	return e, false
+	return e, &failure{codeInvalid, err.Error()}
 }
 
 func (c *session) publish(f clientFrame, e events.Event) {
@@ -112,11 +121,14 @@ func (c *session) publish(f clientFrame, e events.Event) {
 	p := events.NewPublication(e, c.identity.Origin(), c.hub.ID())
 	done := func(seq uint64, err error) {
 		cancel()
-		if err != nil {
-			c.fail(f.ID, codeUnavailable, err.Error())
-			return
+		switch {
+		case err == nil:
+			c.acknowledge(f, &seq)
+		case errors.Is(err, events.ErrTooLarge):
+			c.fail(f.ID, &failure{codeTooLarge, "the event " + events.ErrTooLarge.Error()})
+		default:
+			c.fail(f.ID, notStored)
 		}
-		c.acknowledge(f, &seq)
 	}
 	if err := c.server.cfg.Publisher.Publish(ctx, p, done); err != nil {
 		done(0, err)
@@ -126,25 +138,26 @@ func (c *session) publish(f clientFrame, e events.Event) {
 // follow and unfollow are for admins and services.
 
 func (c *session) follow(f clientFrame) {
-	to, ok := c.parseFollow(f)
-	if !ok {
+	to, refused := c.parseFollow(f)
+	if refused != nil {
+		c.fail(f.ID, refused)
 		return
 	}
 	position, err := c.join(to)
 	if err != nil {
-		c.fail(f.ID, codeUnavailable, unreachable)
+		c.fail(f.ID, unreachable)
 		return
 	}
 	c.acknowledge(f, &position)
 }
 
 func (c *session) unfollow(f clientFrame) {
-	to, ok := c.parseFollow(f)
-	if !ok {
-		return
+	to, refused := c.parseFollow(f)
+	if refused == nil && !c.server.cfg.Hub.Leave(c.hub, to) {
+		refused = &failure{codeInvalid, "groupId is not one that this session follows by name"}
 	}
-	if !c.server.cfg.Hub.Leave(c.hub, to) {
-		c.fail(f.ID, codeInvalid, "groupId is not one that this session follows by name")
+	if refused != nil {
+		c.fail(f.ID, refused)
 		return
 	}
 	c.acknowledge(f, nil)
@@ -152,35 +165,47 @@ func (c *session) unfollow(f clientFrame) {
 
 // parseFollow returns which conversation a follow or unfollow names: a group or,
 // without groupId, all chats of the dealer. dealerId may be left out where the
-// client has just one dealer. It reports false when it has answered with an error.
-func (c *session) parseFollow(f clientFrame) (to subjects.Conversation, ok bool) {
+// client has just one dealer.
+func (c *session) parseFollow(f clientFrame) (to subjects.Conversation, refused *failure) {
 	if c.identity.Role == auth.Customer {
-		c.fail(f.ID, codeForbidden, "event is for admins and services")
-		return to, false
+		return to, &failure{codeForbidden, f.Event + " is not for a customer"}
 	}
-	var data struct {
-		DealerID events.ID `json:"dealerId"`
-		GroupID  events.ID `json:"groupId"`
+	if to, refused = parseConversation(f.Data); refused != nil {
+		return to, refused
 	}
-	if f.Data != nil {
-		if err := json.Unmarshal(f.Data, &data); err != nil {
-			c.fail(f.ID, codeInvalid, "data must be an object with groupId and dealerId, each a string or an integer")
-			return to, false
-		}
-	}
-	to = subjects.Conversation{Dealer: data.DealerID.String(), Group: data.GroupID.String()}
 	if to.Dealer == "" && len(c.identity.Dealers) == 1 {
 		to.Dealer = c.identity.Dealers[0]
 	}
 	if to.Dealer == "" {
-		c.fail(f.ID, codeInvalid, "dealerId is missing")
-		return to, false
+		return to, &failure{codeInvalid, "dealerId is missing"}
 	}
 	if err := c.identity.MayFollow(to); err != nil {
-		c.fail(f.ID, codeForbidden, err.Error())
-		return to, false
+		return to, &failure{codeForbidden, err.Error()}
 	}
-	return to, true
+	return to, nil
+}
+
+// parseConversation reads {"dealerId":…,"groupId":…}, both optional. It is strict:
+// a groupId that is misspelt or null would mean all chats of the dealer.
+func parseConversation(data json.RawMessage) (c subjects.Conversation, refused *failure) {
+	var fields map[string]json.RawMessage
+	if data != nil && json.Unmarshal(data, &fields) != nil {
+		return c, &failure{codeInvalid, "data must be an object"}
+	}
+	for name, text := range map[string]*string{"dealerId": &c.Dealer, "groupId": &c.Group} {
+		if value, ok := fields[name]; ok {
+			var id events.ID
+			if err := json.Unmarshal(value, &id); err != nil || id.IsZero() {
+				return c, &failure{codeInvalid, name + " must be a string or an integer"}
+			}
+			*text = id.String()
+			delete(fields, name)
+		}
+	}
+	if len(fields) > 0 {
+		return c, &failure{codeInvalid, "data must hold nothing but dealerId and groupId"}
+	}
+	return c, nil
 }
 
 // acknowledge answers a frame that asked for an answer by its id.
@@ -191,6 +216,6 @@ func (c *session) acknowledge(f clientFrame, seq *uint64) {
 }
 
 // fail answers a frame with an error, with or without an id.
-func (c *session) fail(id json.RawMessage, code, message string) {
-	c.hub.Send(reply{Event: "error", ID: id, Error: &failure{code, message}}.encode())
+func (c *session) fail(id json.RawMessage, why *failure) {
+	c.hub.Send(reply{Event: "error", ID: id, Error: why}.encode())
 }

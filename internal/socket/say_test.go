@@ -3,6 +3,7 @@ package socket
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -66,24 +67,24 @@ func TestWhatARoleMayNotSayIsForbidden(t *testing.T) {
 		name, who, channel, data string
 		names                    string
 	}{
-		{"customer mutes", customer, "MUTE_STATE", mutes, "event"},
-		{"customer closes", customer, "CLOSE_CHAT", closes, "event"},
-		{"customer on the admins' channel", customer, "CHAT_MESSAGE", adminSays, "event"},
-		{"customer announces", customer, "SYS_MESSAGE", announces, "event"},
-		{"customer follows", customer, "follow", `{"groupId":"g1"}`, "event"},
-		{"customer unfollows", customer, "unfollow", `{"groupId":"g1"}`, "event"},
+		{"customer mutes", customer, "MUTE_STATE", mutes, "is not for a"},
+		{"customer closes", customer, "CLOSE_CHAT", closes, "is not for a"},
+		{"customer on the admins' channel", customer, "CHAT_MESSAGE", adminSays, "is not for a"},
+		{"customer announces", customer, "SYS_MESSAGE", announces, "is not for a"},
+		{"customer follows", customer, "follow", `{"groupId":"g1"}`, "is not for a"},
+		{"customer unfollows", customer, "unfollow", `{"groupId":"g1"}`, "is not for a"},
 		{"customer as bot", customer, "customer_message", botSays, "user"},
 		{"customer in another chat", customer, "customer_message", in(customerSays, `"g2"`), "groupId"},
 		{"customer joins another chat", customer, "client_join", in(joins, `"g2"`), "groupId"},
 		{"customer at another dealer", customer, "customer_message", by(customerSays, `"d2"`), "dealerId"},
 		{"newcomer joins another dealer", newcomer, "client_join", by(joins, `"d2"`), "dealerId"},
 		{"newcomer as bot", newcomer, "customer_message", botSays, "user"},
-		{"service mutes", service, "MUTE_STATE", mutes, "event"},
-		{"service announces", service, "SYS_MESSAGE", announces, "event"},
+		{"service mutes", service, "MUTE_STATE", mutes, "is not for a"},
+		{"service announces", service, "SYS_MESSAGE", announces, "is not for a"},
 		{"service at another dealer", service, "customer_message", by(botSays, `"d2"`), "dealerId"},
 		{"service joins another dealer", service, "client_join", by(joins, `12`), "dealerId"},
-		{"admin as customer", admin, "customer_message", customerSays, "event"},
-		{"admin joins", admin, "client_join", joins, "event"},
+		{"admin as customer", admin, "customer_message", customerSays, "is not for a"},
+		{"admin joins", admin, "client_join", joins, "is not for a"},
 		{"admin as another", admin, "CHAT_MESSAGE", strings.ReplaceAll(adminSays, `"a1"`, `"a2"`), "adminId"},
 		{"admin mutes as another", admin, "MUTE_STATE", strings.ReplaceAll(mutes, `"a1"`, `2`), "adminId"},
 		{"admin announces at another dealer", admin, "SYS_MESSAGE", by(announces, `"d2"`), "dealerId"},
@@ -225,11 +226,22 @@ func TestWhatIsNotStoredIsUnavailableAndNotAcknowledged(t *testing.T) {
 				w.publisher.answer(test.publish)
 				c := w.join(customer)
 				c.say(frame + `,"id":9}`)
-				c.hears(`{"event":"error","id":9,"error":{"code":"unavailable","message":"the stream is away"}}`)
+				c.hears(`{"event":"error","id":9,"error":{"code":"unavailable","message":"` + notStored.Message + `"}}`)
 				c.heardNothing()
 			})
 		}
 	}
+}
+
+func TestWhatIsTooLargeForTheStreamIsNotToBeSentAgain(t *testing.T) {
+	w := start(t)
+	w.publisher.answer(func(_ context.Context, _ events.Publication, done func(uint64, error)) error {
+		done(0, fmt.Errorf("%w: 2 MiB", events.ErrTooLarge))
+		return nil
+	})
+	c := w.join(customer)
+	c.say(`{"event":"customer_message","data":` + customerSays + `,"id":"9"}`)
+	c.refused("9", "too_large", "too large")
 }
 
 func TestWhatAClientSaidBeforeItWentIsStillPublished(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -59,20 +60,43 @@ type Config struct {
 type Server struct {
 	cfg    Config // static
 	accept websocket.AcceptOptions
+
+	received, refused      atomic.Uint64 // events of clients
+	notReady, unauthorized atomic.Uint64 // clients that were not let in
 }
 
 // NewServer returns a server.
 func NewServer(cfg Config) *Server {
 	return &Server{cfg: cfg, accept: websocket.AcceptOptions{
-		InsecureSkipVerify: slices.Contains(cfg.Origins, "*"), // identity comes from tokens, never from cookies
+		// Identity comes from tokens, never from cookies.
+		InsecureSkipVerify: slices.Contains(cfg.Origins, "*"),
 		OriginPatterns:     cfg.Origins,
 	}}
+}
+
+// Stats are counters since the start.
+type Stats struct {
+	Received     uint64 // events that clients sent
+	Refused      uint64 // of these: not valid or forbidden
+	NotReady     uint64 // clients that were refused because this process is not ready
+	Unauthorized uint64 // clients that were refused because of who they are
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	return Stats{
+		Received:     s.received.Load(),
+		Refused:      s.refused.Load(),
+		NotReady:     s.notReady.Load(),
+		Unauthorized: s.unauthorized.Load(),
+	}
 }
 
 // ServeWebSocket serves plain WebSockets: GET /ws. It returns when the socket is
 // closed.
 func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 	if err := s.cfg.Ready(); err != nil {
+		s.notReady.Add(1)
 		// Before the upgrade, so that a load balancer can try another process.
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
@@ -87,6 +111,8 @@ func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.CloseNow()
 	if refusal != nil {
+		s.unauthorized.Add(1)
+		s.cfg.Log.Debug("client refused", "reason", refusal)
 		// Browsers show scripts a close code, but never an HTTP status.
 		_ = conn.end(hub.Unauthorized, refusal.Error())
 		return

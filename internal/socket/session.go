@@ -71,7 +71,7 @@ func (c *session) run() {
 // ends. It returns why.
 func (c *session) live() (hub.Reason, string) {
 	if err := c.joinFirst(); err != nil {
-		return hub.Unavailable, unreachable
+		return hub.Unavailable, unreachable.Message
 	}
 	c.ping.start(c.server.cfg.PingEvery, c.pingOnce)
 	return c.read()
@@ -145,18 +145,17 @@ func (c *session) skip(r io.Reader) (why hub.Reason, text string) {
 	case skipped == left:
 		return hub.BadFrame, tooLong
 	}
-	c.fail(nil, codeTooLarge, tooLong)
+	c.fail(nil, &failure{codeTooLarge, tooLong})
 	return 0, ""
 }
 
 // write writes what the hub has, until there is nothing left.
 func (c *session) write() {
 	for frames := c.hub.Take(); frames != nil; frames = c.hub.Take() {
-		for _, f := range frames {
-			if err := c.conn.writeText(f, c.server.cfg.WriteIn); err != nil {
-				c.hub.End(writeFailed(err), "")
-				return
-			}
+		if err := c.conn.writeFrames(frames, c.server.cfg.WriteIn); err != nil {
+			c.hub.End(writeFailed(err), "")
+			c.conn.under.Close() // after part of a frame there is no place for a close frame
+			return
 		}
 	}
 }
