@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -34,6 +36,7 @@ type Options struct {
 // Server is a running nats-server.
 type Server struct {
 	ns         *server.Server
+	lock       *os.File // closing it unlocks the store
 	clientURL  string
 	monitorURL string
 }
@@ -57,7 +60,10 @@ func (s *Server) MonitorURL() string { return s.monitorURL }
 
 // Stop closes all connections, writes the streams to disk and returns when nothing runs any more. Further calls do
 // nothing.
-func (s *Server) Stop() { stop(s.ns) }
+func (s *Server) Stop() {
+	stop(s.ns)
+	s.lock.Close()
+}
 
 func (o Options) withDefaults() Options {
 	if o.Host == "" {
@@ -83,8 +89,13 @@ func (o Options) start(ctx context.Context) (*Server, error) {
 	if err := os.MkdirAll(o.StoreDir, 0o750); err != nil {
 		return nil, fmt.Errorf("store directory: %w", err)
 	}
+	lock, err := lockStore(o.StoreDir)
+	if err != nil {
+		return nil, err
+	}
 	ns, err := server.NewServer(o.native())
 	if err != nil {
+		lock.Close()
 		return nil, err
 	}
 	log := &serverLog{log: o.Log}
@@ -92,9 +103,24 @@ func (o Options) start(ctx context.Context) (*Server, error) {
 	// message is never.
 	ns.SetLoggerV2(log, true, false, false)
 	if err := await(ctx, ns, log); err != nil {
+		lock.Close()
 		return nil, err
 	}
-	return &Server{ns: ns, clientURL: ns.ClientURL(), monitorURL: monitorURL(o.Host, ns)}, nil
+	return &Server{ns: ns, lock: lock, clientURL: ns.ClientURL(), monitorURL: monitorURL(o.Host, ns)}, nil
+}
+
+// lockStore makes sure that no other server uses the store: two would overwrite
+// each other's streams, and the server itself does not look.
+func lockStore(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("store directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("store directory %s is in use by another server", dir)
+	}
+	return f, nil
 }
 
 func (o Options) native() *server.Options {

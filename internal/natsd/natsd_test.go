@@ -85,6 +85,14 @@ func TestMessagesOutliveARestart(t *testing.T) {
 	}
 }
 
+func TestTwoServersNeverShareAStore(t *testing.T) {
+	dir := t.TempDir()
+	first := start(t, randomPorts(dir))
+	wantError(t, randomPorts(dir), "in use")
+	first.Stop()
+	start(t, randomPorts(dir))
+}
+
 func TestMonitoringShowsTheServer(t *testing.T) {
 	s := start(t, randomPorts(t.TempDir()))
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.MonitorURL()+"/varz", nil)

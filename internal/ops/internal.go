@@ -13,9 +13,9 @@ func InternalHandler(h *Health, m *Metrics) http.Handler {
 	mux.HandleFunc("GET /healthz", h.Healthz)
 	mux.HandleFunc("GET /readyz", h.Readyz)
 
-	// Index serves all profiles but these four, by the last part of the path.
+	// Index serves all profiles but these, by the last part of the path. There is no cmdline: it would show the
+	// passwords that flags may hold.
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
