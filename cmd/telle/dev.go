@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"strconv"
 	"sync"
@@ -28,10 +29,28 @@ type dev struct {
 	RedisPort       int    `default:"6379" help:"The Redis server in this process."`
 	BridgePort      int    `default:"8090" help:"Bridge, public."`
 	BridgeInternal  int    `default:"8091" help:"Bridge, internal."`
-	Router1Port     int    `name:"router1-port" default:"8080" help:"First router, public."`
-	Router1Internal int    `name:"router1-internal" default:"8081" help:"First router, internal."`
-	Router2Port     int    `name:"router2-port" default:"8082" help:"Second router, public."`
-	Router2Internal int    `name:"router2-internal" default:"8083" help:"Second router, internal."`
+	Router1Port     int    `name:"router1-port" env:"TELLE_ROUTER1_PORT" default:"8080" help:"First router, public."`
+	Router1Internal int    `name:"router1-internal" env:"TELLE_ROUTER1_INTERNAL" default:"8081" help:"First router, internal."`
+	Router2Port     int    `name:"router2-port" env:"TELLE_ROUTER2_PORT" default:"8082" help:"Second router, public."`
+	Router2Internal int    `name:"router2-internal" env:"TELLE_ROUTER2_INTERNAL" default:"8083" help:"Second router, internal."`
+}
+
+// Validate is called by the flag parser.
+func (d *dev) Validate() error {
+	for flag, port := range map[string]int{
+		"nats-port": d.NATSPort, "monitor-port": d.MonitorPort, "redis-port": d.RedisPort,
+		"bridge-port": d.BridgePort, "bridge-internal": d.BridgeInternal,
+		"router1-port": d.Router1Port, "router1-internal": d.Router1Internal,
+		"router2-port": d.Router2Port, "router2-internal": d.Router2Internal,
+	} {
+		if port < 0 || port > math.MaxUint16 {
+			return fmt.Errorf("--%s must be 0 to %d", flag, math.MaxUint16)
+		}
+	}
+	if d.RedisURL == "" {
+		return nil
+	}
+	return process.CheckRedisURL(d.RedisURL)
 }
 
 // A runner is a router or a bridge.
@@ -196,9 +215,9 @@ func runAll(ctx context.Context, life process.Life, parts []*part, ready func())
 func greet(out io.Writer, ns *natsd.Server, redisURL string, ownRedis bool, parts []*part) {
 	where := func(i int) string { return parts[i].listeners.Public.Addr().String() }
 	inside := func(i int) string { return parts[i].listeners.Internal.Addr().String() }
-	redis := "not in this process"
-	if ownRedis {
-		redis = redisURL
+	redis, cli := redisURL, "redis-cli -u "+redisURL
+	if !ownRedis { // its URL may hold a password
+		redis, cli = "not in this process", "redis-cli"
 	}
 	fmt.Fprintf(out, `Telle event router, everything in one process. Every client is believed what it says: --auth none.
 
@@ -211,7 +230,7 @@ func greet(out io.Writer, ns *natsd.Server, redisURL string, ownRedis bool, part
 Try, each in a terminal of its own:
 
   go run ./cmd/telle tail d1 --nats-url %s
-  redis-cli -u %s PUBLISH telle:client-server '{"type":"MUTE_BOT","dealerId":"d1","groupId":"g1","adminId":"a1","muted":true}'
+  %s PUBLISH telle:client-server '{"type":"MUTE_BOT","dealerId":"d1","groupId":"g1","adminId":"a1","muted":true}'
   curl 'http://%s/v1/events?role=service' -d '{"type":"UPDATE_MSG","dealerId":"d1","groupId":"g1","user":"bot","message":"hello"}'
 
 A customer's socket: ws://%s/ws?role=customer&dealerId=d1&groupId=g1
@@ -219,5 +238,5 @@ Ctrl-C ends it.
 `,
 		ns.ClientURL(), ns.MonitorURL(), redis,
 		where(0), where(0), inside(0), where(1), inside(1), where(2), inside(2),
-		ns.ClientURL(), redisURL, where(0), where(1))
+		ns.ClientURL(), cli, where(0), where(1))
 }

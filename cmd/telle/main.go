@@ -16,17 +16,20 @@ var version = "dev"
 type cli struct {
 	Dev  dev  `cmd:"" help:"Run everything in one process, for a first look: NATS, Redis, a bridge and two routers."`
 	Tail tail `cmd:"" help:"Print the events of a dealer, or of one of its chats, as the stream stores them."`
-	process.Flags
+	process.LogFlags
 }
 
 func main() {
 	var c cli
-	m := process.Main{Name: "telle", Version: version, Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr}
-	defaults := map[string]string{"log_level": "warn", "log_format": "text", "drain_time": "0s"}
+	m := process.Main{
+		Name: "telle", Version: version, Args: os.Args[1:],
+		Stdout: os.Stdout, Stderr: os.Stderr, Log: os.Stderr, // what tail prints is data
+	}
+	defaults := map[string]string{"log_level": "warn", "log_format": "text"}
 	os.Exit(m.Run(&c, "The operator's tool of the Telle event router.", defaults,
-		func(command string) (*process.Flags, process.Run) {
+		func(command string) (*process.LogFlags, process.Run) {
 			name, _, _ := strings.Cut(command, " ")
-			return &c.Flags, map[string]process.Run{
+			return &c.LogFlags, map[string]process.Run{
 				"dev": func(life process.Life, log *slog.Logger) error {
 					return c.Dev.run(life, log, os.Stdout)
 				},

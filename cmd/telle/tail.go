@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/telle-ai/event-router/internal/broker"
 	"github.com/telle-ai/event-router/internal/process"
@@ -22,7 +24,9 @@ type tail struct {
 }
 
 // Validate is called by the flag parser.
-func (t *tail) Validate() error { return t.conversation().Check() }
+func (t *tail) Validate() error {
+	return errors.Join(t.conversation().Check(), broker.CheckURL(t.NATSURL))
+}
 
 func (t *tail) conversation() subjects.Conversation {
 	return subjects.Conversation{Dealer: t.Dealer, Group: t.Group}
@@ -35,7 +39,7 @@ func (t *tail) run(life process.Life, log *slog.Logger, out io.Writer) error {
 		URL: t.NATSURL, Name: "telle-tail", Log: log,
 		Deliver: func(ev broker.LiveEvent) {
 			subject := subjects.Chat + strings.TrimPrefix(ev.Subject, subjects.Live)
-			fmt.Fprintf(out, "%d %s %s\n", ev.Seq, subject, bytes.ReplaceAll(ev.Payload, []byte("\n"), []byte(" ")))
+			fmt.Fprintf(out, "%d %s %s\n", ev.Seq, subject, printable(ev.Payload))
 		},
 	})
 	if err != nil {
@@ -62,7 +66,21 @@ func (t *tail) follow(ctx context.Context, b *broker.Broker) error {
 		one = subjects.EveryGroup(subjects.Live, c.Dealer)
 	}
 	if _, err := b.Follow(ctx, one, wide); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("--nats-url: %w", err)
+		return fmt.Errorf("NATS: %w", err)
 	}
 	return nil
+}
+
+// printable puts a payload on one line. Anybody who may publish on NATS has made
+// it: it must not steer a terminal.
+func printable(payload []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsControl(r):
+			return unicode.ReplacementChar
+		}
+		return r
+	}, payload)
 }

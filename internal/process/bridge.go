@@ -72,6 +72,7 @@ func (b *Bridge) measure(posted *source.HTTP) {
 	m.Counter("telle_received_total", received, func() uint64 { return posted.Stats().Received }, "source", "http")
 	m.Counter("telle_refused_total", refused, func() uint64 { return b.redis.Stats().Refused }, "source", "redis")
 	m.Counter("telle_refused_total", refused, func() uint64 { return posted.Stats().Refused }, "source", "http")
+	m.Counter("telle_unavailable_total", "Events that came in and were not stored in time.", func() uint64 { return posted.Stats().Unavailable }, "source", "http")
 	m.Counter("telle_redis_breaks_total", "Times that the link to Redis broke.", func() uint64 { return b.redis.Stats().Breaks })
 	m.Gauge("telle_redis_connected", "1 while every Redis subscription is confirmed.", func() float64 { return oneIf(b.redis.Check() == nil) })
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -18,16 +19,16 @@ import (
 // Common holds the flags that router and bridge share. Every flag --x-y is also
 // read from the variable TELLE_X_Y.
 type Common struct {
-	NATS    NATSFlags   `embed:"" group:"NATS"`
-	Stream  StreamFlags `embed:"" prefix:"stream-" group:"Streams (count when the stream is created; an existing one is never changed)"`
-	Sockets SocketFlags `embed:"" group:"Sockets"`
-	Process Flags       `embed:"" group:"Process"`
+	NATS    NATSFlags    `embed:"" group:"NATS"`
+	Stream  StreamFlags  `embed:"" prefix:"stream-" group:"Streams (count when the stream is created; an existing one is never changed)"`
+	Sockets SocketFlags  `embed:"" group:"Sockets"`
+	Process ProcessFlags `embed:"" group:"Process"`
 }
 
 // NATSFlags say how to reach NATS and what to hold while it is away.
 type NATSFlags struct {
 	NATSURL   string        `name:"nats-url" env:"TELLE_NATS_URL,NATS_URL" default:"nats://127.0.0.1:4222" help:"NATS servers, separated by commas."`
-	HoldBytes int64         `default:"67108864" help:"How much may be held until the stream has acknowledged it, in bytes. Past it, senders wait."`
+	HoldBytes int64         `default:"67108864" help:"How much may be held until the stream has acknowledged it, in bytes: at least twice --max-message-bytes. Past it, senders wait."`
 	AckWait   time.Duration `default:"5s" help:"How long to wait for the stream's ack before publishing again."`
 }
 
@@ -44,7 +45,7 @@ type StreamFlags struct {
 type SocketFlags struct {
 	Auth             string        `enum:",none" default:"" help:"How clients prove who they are: none (development: every client is believed). Without it every client is refused."`
 	AllowedOrigins   []string      `default:"*" help:"Origins of web pages that may connect, as patterns, separated by commas."`
-	MaxMessageBytes  int           `default:"65536" help:"The longest frame that a client may send, in bytes."`
+	MaxMessageBytes  int           `default:"65536" help:"The longest frame of a client, and the longest event from Redis or HTTP, in bytes."`
 	QueueBytes       int           `default:"1048576" help:"How much may wait for one slow client, in bytes. Past it, its socket is closed."`
 	HandshakeTimeout time.Duration `default:"10s" help:"A new client is served by then, or its socket is closed."`
 	PublishTimeout   time.Duration `default:"5s" help:"What a client sends is stored by then, or answered with the error unavailable."`
@@ -53,14 +54,19 @@ type SocketFlags struct {
 	PingTimeout      time.Duration `default:"20s" help:"How long it may take to answer."`
 }
 
-// Flags say how the process behaves.
-type Flags struct {
-	LogLevel     string        `enum:"debug,info,warn,error" default:"${log_level}" help:"debug, info, warn or error."`
-	LogLevelFile string        `help:"A file that holds the log level. Read at the start, and again on SIGHUP."`
-	LogFormat    string        `enum:"json,text" default:"${log_format}" help:"json, or text for people."`
-	DrainTime    time.Duration `default:"${drain_time}" help:"Over how long sockets are closed after SIGTERM or SIGUSR2."`
-	LostTimeout  time.Duration `default:"0s" help:"End with exit code 2 when NATS or Redis stays lost for so long. 0: wait for ever."`
-	Check        bool          `help:"Check the configuration and end."`
+// ProcessFlags say how the process behaves.
+type ProcessFlags struct {
+	LogFlags
+	DrainTime   time.Duration `default:"10s" help:"Over how long sockets are closed after SIGTERM, SIGINT or SIGUSR2. All in all the end may take this, --publish-timeout and 10s more."`
+	LostTimeout time.Duration `default:"0s" help:"End with exit code 2 when NATS or Redis stays lost for so long. 0: wait for ever."`
+}
+
+// LogFlags are what every program has.
+type LogFlags struct {
+	LogLevel     string `enum:"debug,info,warn,error" default:"${log_level}" help:"debug, info, warn or error."`
+	LogLevelFile string `help:"A file that holds the log level. Read at the start, and again on SIGHUP."`
+	LogFormat    string `enum:"json,text" default:"${log_format}" help:"json, or text for people."`
+	Check        bool   `help:"Check the configuration and end."`
 }
 
 // RouterConfig is the router's configuration.
@@ -95,13 +101,17 @@ func (c *BridgeConfig) Validate() error {
 	return errors.Join(err, redis)
 }
 
-func checkListen(public, internal string) (err error) {
+func checkListen(public, internal string) error {
+	var errs []error
 	for _, l := range []struct{ flag, address string }{{"--listen", public}, {"--internal", internal}} {
-		if _, e := net.ResolveTCPAddr("tcp", l.address); e != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", l.flag, e))
+		if _, err := net.ResolveTCPAddr("tcp", l.address); err != nil || l.address == "" {
+			errs = append(errs, fmt.Errorf("%s must be [host]:port, not %q", l.flag, l.address))
 		}
 	}
-	return err
+	if _, port, _ := net.SplitHostPort(public); public == internal && port != "0" {
+		errs = append(errs, errors.New("--listen and --internal must differ"))
+	}
+	return errors.Join(errs...)
 }
 
 // redis returns what the bridge listens to.
@@ -142,11 +152,22 @@ func (c *Common) check() error {
 	positive("ping-timeout", int64(c.Sockets.PingTimeout))
 	notNegative("drain-time", int64(c.Process.DrainTime))
 	notNegative("lost-timeout", int64(c.Process.LostTimeout))
+	if c.NATS.HoldBytes < 2*int64(c.Sockets.MaxMessageBytes) {
+		errs = append(errs, errors.New("--hold-bytes must be at least twice --max-message-bytes"))
+	}
+	for _, pattern := range c.Sockets.AllowedOrigins {
+		if _, err := path.Match(pattern, ""); err != nil {
+			errs = append(errs, fmt.Errorf("--allowed-origins: %q is not a pattern", pattern))
+		}
+	}
 	if r := c.Stream.Replicas; r < 1 || r > 5 {
 		errs = append(errs, errors.New("--stream-replicas must be 1 to 5"))
 	}
 	if age := c.Stream.MaxAge; age > 0 && age < broker.DuplicateWindow {
 		errs = append(errs, fmt.Errorf("--stream-max-age must be 0 or at least %s, the duplicate window", broker.DuplicateWindow))
+	}
+	if age := c.Stream.DeadMaxAge; age > 0 && age < time.Second {
+		errs = append(errs, errors.New("--stream-dead-max-age must be 0 or at least 1s"))
 	}
 	return errors.Join(errs...)
 }
@@ -170,3 +191,10 @@ func (c *Common) authenticator() socket.Authenticator {
 
 // ApplyDefaults sets a configuration to its flags' defaults.
 func ApplyDefaults(cfg any) error { return kong.ApplyDefaults(cfg, usual) }
+
+// CheckRedisURL says what is wrong with the form of a Redis URL, without a word of
+// it: any part may be a password.
+func CheckRedisURL(url string) error {
+	_, err := source.NewRedis(source.RedisOptions{URL: url, Channels: []string{"any"}}, nil) // opens nothing
+	return err
+}

@@ -34,14 +34,15 @@ type Main struct {
 	Args    []string // without the program's name
 	Stdout  io.Writer
 	Stderr  io.Writer
+	Log     io.Writer // nil: Stdout
 }
 
 // Router runs the router until it is told to end, and returns the exit code.
 func (m Main) Router() int {
 	var cfg RouterConfig
 	return m.Run(&cfg, "Holds sockets and pushes to each the events of the conversations that it follows.", nil,
-		func(string) (*Flags, Run) {
-			return &cfg.Process, func(life Life, log *slog.Logger) error {
+		func(string) (*LogFlags, Run) {
+			return &cfg.Process.LogFlags, func(life Life, log *slog.Logger) error {
 				return withListeners(cfg.Listen, cfg.Internal, func(l Listeners) error {
 					r, err := NewRouter(cfg, m.Version, log)
 					if err != nil {
@@ -57,8 +58,8 @@ func (m Main) Router() int {
 func (m Main) Bridge() int {
 	var cfg BridgeConfig
 	return m.Run(&cfg, "Takes events from Redis, HTTP and chatbot sockets and puts them on NATS.", nil,
-		func(string) (*Flags, Run) {
-			return &cfg.Process, func(life Life, log *slog.Logger) error {
+		func(string) (*LogFlags, Run) {
+			return &cfg.Process.LogFlags, func(life Life, log *slog.Logger) error {
 				return withListeners(cfg.Listen, cfg.Internal, func(l Listeners) error {
 					b, err := NewBridge(cfg, m.Version, log)
 					if err != nil {
@@ -74,17 +75,20 @@ func (m Main) Bridge() int {
 type Run func(Life, *slog.Logger) error
 
 // usual are the defaults of flags that a program may have others for.
-var usual = kong.Vars{"log_level": "info", "log_format": "json", "drain_time": "10s"}
+var usual = kong.Vars{"log_level": "info", "log_format": "json"}
 
 // Run parses the arguments into cfg, a struct of flags and commands, and runs what
 // choose returns for the command. It returns the exit code.
-func (m Main) Run(cfg any, what string, defaults map[string]string, choose func(command string) (*Flags, Run)) int {
+func (m Main) Run(cfg any, what string, defaults map[string]string, choose func(command string) (*LogFlags, Run)) int {
 	parsed, err := m.parse(cfg, what, defaults)
 	if err != nil || parsed == nil {
 		return m.exit(err)
 	}
 	flags, run := choose(parsed.Command())
-	level, log, err := flags.logger(m.Stdout)
+	if m.Log == nil {
+		m.Log = m.Stdout
+	}
+	level, log, err := flags.logger(m.Log)
 	if err != nil {
 		return m.exit(err)
 	}
@@ -134,6 +138,9 @@ func (m Main) exit(err error) int {
 		return exitClean
 	}
 	fmt.Fprintf(m.Stderr, "%s: %s\n", m.Name, err)
+	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil {
+		fmt.Fprintf(m.Stderr, "%s --help shows what there is\n", m.Name)
+	}
 	if errors.Is(err, ErrLost) {
 		return exitLost
 	}
@@ -144,17 +151,17 @@ func (m Main) exit(err error) int {
 // away.
 var ErrLost = errors.New("a dependency stayed lost")
 
-func (f *Flags) logger(stdout io.Writer) (*slog.LevelVar, *slog.Logger, error) {
+func (f *LogFlags) logger(out io.Writer) (*slog.LevelVar, *slog.Logger, error) {
 	level := new(slog.LevelVar)
 	if err := f.setLevel(level); err != nil {
 		return nil, nil, err
 	}
-	log, err := ops.NewLogger(stdout, f.LogFormat, level)
+	log, err := ops.NewLogger(out, f.LogFormat, level)
 	return level, log, err
 }
 
 // setLevel sets the level from the file, if there is one, or else the flag.
-func (f *Flags) setLevel(level *slog.LevelVar) error {
+func (f *LogFlags) setLevel(level *slog.LevelVar) error {
 	word := f.LogLevel
 	if f.LogLevelFile != "" {
 		b, err := os.ReadFile(f.LogLevelFile)

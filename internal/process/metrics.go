@@ -1,15 +1,31 @@
 package process
 
 import (
+	"runtime/debug"
+
 	"github.com/telle-ai/event-router/internal/broker"
 	"github.com/telle-ai/event-router/internal/hub"
 )
 
 // measure exposes the counters that the rooms keep.
 func (n *node) measure(version string) {
-	n.metrics.Info(version, "")
+	n.metrics.Info(version, commit())
 	n.measureBroker()
 	n.measureHub()
+	n.measureSockets()
+}
+
+// commit returns what this program was built from, if it knows.
+func commit() string {
+	info, _ := debug.ReadBuildInfo()
+	if info != nil {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return "unknown"
 }
 
 func (n *node) measureBroker() {
@@ -21,14 +37,15 @@ func (n *node) measureBroker() {
 	}
 	gauge("telle_nats_connected", "1 while NATS is connected.", func(s broker.Stats) float64 { return oneIf(s.Connected) })
 	counter("telle_nats_reconnects_total", "Times that NATS was connected again.", func(s broker.Stats) uint64 { return s.Reconnects })
-	counter("telle_nats_errors_total", "Errors that NATS reported aside, slow consumer among them.", func(s broker.Stats) uint64 { return s.Errors })
+	counter("telle_nats_errors_total", "Errors that NATS reported aside.", func(s broker.Stats) uint64 { return s.Errors })
+	counter("telle_nats_slow_consumer_total", "Of these: live events were dropped, because this process was too slow.", func(s broker.Stats) uint64 { return s.SlowConsumer })
 	counter("telle_published_total", "Events and dead letters that the streams acknowledged.", func(s broker.Stats) uint64 { return s.Published })
 	counter("telle_published_duplicates_total", "Of these, those that the stream had already.", func(s broker.Stats) uint64 { return s.Duplicates })
 	counter("telle_publish_retries_total", "Publications that were sent once more.", func(s broker.Stats) uint64 { return s.PublishRetries })
 	counter("telle_publish_failed_total", "Publications that were given up.", func(s broker.Stats) uint64 { return s.PublishFailed })
-	counter("telle_dead_letters_total", "Payloads that were kept as dead letters.", func(s broker.Stats) uint64 { return s.DeadLetters })
+	counter("telle_dead_letters_total", "Dead letters that the stream has, of what this process came across.", func(s broker.Stats) uint64 { return s.DeadLetters })
 	gauge("telle_held_bytes", "What waits for the stream's ack.", func(s broker.Stats) float64 { return float64(s.Held) })
-	counter("telle_live_events_total", "Events that came from the stream.", func(s broker.Stats) uint64 { return s.Live })
+	counter("telle_live_events_total", "Events that came from the stream: twice where a chat and all chats of its dealer are followed.", func(s broker.Stats) uint64 { return s.Live })
 	counter("telle_live_ignored_total", "Messages on live subjects that were not from the stream.", func(s broker.Stats) uint64 { return s.LiveIgnored })
 	gauge("telle_followed_subjects", "Live subjects that this process follows.", func(s broker.Stats) float64 { return float64(s.Subjects) })
 }
@@ -45,6 +62,15 @@ func (n *node) measureHub() {
 	counter("telle_delivered_frames_total", "Frames that were put into sessions' queues.", func(s hub.Stats) uint64 { return s.Frames })
 	n.metrics.CounterByLabel("telle_sessions_ended_total", "Sessions that have ended.", "reason",
 		func() map[string]uint64 { return n.hub.Stats().Ended })
+}
+
+func (n *node) measureSockets() {
+	const received, refused, out = "Events that came in.", "Events that came in and were not accepted.", "Clients that were not let in."
+	stats := n.sockets.Stats
+	n.metrics.Counter("telle_received_total", received, func() uint64 { return stats().Received }, "source", "socket")
+	n.metrics.Counter("telle_refused_total", refused, func() uint64 { return stats().Refused }, "source", "socket")
+	n.metrics.Counter("telle_clients_refused_total", out, func() uint64 { return stats().NotReady }, "reason", "not_ready")
+	n.metrics.Counter("telle_clients_refused_total", out, func() uint64 { return stats().Unauthorized }, "reason", "unauthorized")
 }
 
 func oneIf(b bool) float64 {

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +17,7 @@ import (
 	"github.com/telle-ai/event-router/internal/hub"
 	"github.com/telle-ai/event-router/internal/ops"
 	"github.com/telle-ai/event-router/internal/socket"
+	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
 // A node is what router and bridge have in common: a broker, a hub, sockets, and
@@ -26,6 +30,7 @@ type node struct {
 	metrics *ops.Metrics
 	broker  *broker.Broker
 	hub     *hub.Hub
+	sockets *socket.Server
 	public  *http.ServeMux
 }
 
@@ -45,6 +50,7 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		HoldBytes: cfg.NATS.HoldBytes,
 		AckWait:   cfg.NATS.AckWait,
 		Log:       log,
+		Replaced:  n.replaced,
 		Deliver:   n.deliver,
 	})
 	if err != nil {
@@ -57,8 +63,8 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		Invalid:    n.invalid,
 	})
 	n.health.Add("nats", n.broker.Check)
-	n.measure(version)
 	n.route()
+	n.measure(version)
 	return n, nil
 }
 
@@ -71,7 +77,7 @@ func hostname() string {
 }
 
 func (n *node) route() {
-	sockets := socket.NewServer(socket.Config{
+	n.sockets = socket.NewServer(socket.Config{
 		Hub:          n.hub,
 		Publisher:    n.broker,
 		Auth:         n.cfg.authenticator(),
@@ -85,7 +91,7 @@ func (n *node) route() {
 		PingEvery:    n.cfg.Sockets.PingInterval,
 		PingAnswerIn: n.cfg.Sockets.PingTimeout,
 	})
-	n.public.HandleFunc("GET /ws", sockets.ServeWebSocket)
+	n.public.HandleFunc("GET /ws", n.sockets.ServeWebSocket)
 	n.public.HandleFunc("GET /healthz", n.health.Healthz)
 	n.public.HandleFunc("GET /readyz", n.health.Readyz)
 	if n.cfg.Sockets.Auth == "none" {
@@ -104,11 +110,18 @@ func (n *node) deliver(ev broker.LiveEvent) {
 	n.hub.Deliver(hub.StoredEvent{Subject: ev.Subject, Seq: ev.Seq, Session: ev.Session, Payload: ev.Payload})
 }
 
+// replaced ends all sessions: what they know of sequences is void, so that they
+// would take new events for old ones.
+func (n *node) replaced() {
+	n.hub.EndAll(hub.Unavailable, "the stream was replaced: connect again")
+}
+
 // invalid keeps what a NATS client put into the stream without it being an event.
 func (n *node) invalid(ev hub.StoredEvent, reason error) {
-	n.log.Warn("invalid event in the stream", "subject", ev.Subject, "seq", ev.Seq, "reason", reason)
-	if err := n.broker.DeadStored(ev.Seq, ev.Subject, reason.Error(), ev.Payload); err != nil {
-		n.log.Error("dead letter", "subject", ev.Subject, "seq", ev.Seq, "error", err)
+	subject := subjects.Chat + strings.TrimPrefix(ev.Subject, subjects.Live)
+	n.log.Warn("invalid event in the stream", "subject", subject, "seq", ev.Seq, "reason", reason)
+	if err := n.broker.DeadStored(ev.Seq, subject, reason.Error(), ev.Payload); err != nil {
+		n.log.Error("dead letter lost", "subject", subject, "seq", ev.Seq, "error", err)
 	}
 }
 
@@ -124,38 +137,39 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	parts := newParts()
 
 	internal := n.httpServer(ops.InternalHandler(n.health, n.metrics))
-	parts.start("internal listener", func() error { return serving(internal.Serve(l.Internal)) })
+	parts.start(func() error { return serving("--internal", internal.Serve(l.Internal)) })
 
 	brokerCtx, stopBroker := context.WithCancel(context.Background())
-	parts.start("broker", func() error { return n.broker.Run(brokerCtx) })
+	parts.start(func() error { return n.broker.Run(brokerCtx) })
 
 	public := n.httpServer(n.public)
-	parts.start("public listener", func() error { return serving(public.Serve(l.Public)) })
+	parts.start(func() error { return serving("--listen", public.Serve(l.Public)) })
 
 	sourceCtx, stopSources := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, s := range sources {
 		running.Add(1)
-		parts.start("source", func() error {
+		parts.start(func() error {
 			defer running.Done()
 			return s.Run(sourceCtx)
 		})
 	}
-	parts.start("watch", func() error { return n.watchLost(sourceCtx) })
+	parts.start(func() error { return n.watchLost(sourceCtx) })
 	n.log.Info("serving", "public", l.Public.Addr().String(), "internal", l.Internal.Addr().String())
 
 	err := parts.wait(life)
 
-	n.health.SetDraining()
 	ctx, cancel := n.timeToEnd(life, err)
 	defer cancel()
+	n.health.SetDraining()
 	stopSources()
-	running.Wait()
 	n.drain(ctx, public)
+	running.Wait()
 	err = errors.Join(err, n.flush(ctx))
 	stopBroker()
 	internal.Close()
 	parts.stopped()
+	n.log.Info("ended", "error", err)
 	return err
 }
 
@@ -205,7 +219,7 @@ func (n *node) waitReady(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("not ready: %v", reasons)
+			return fmt.Errorf("not ready: %s", inWords(reasons))
 		case <-tick.C:
 		}
 	}
@@ -229,7 +243,7 @@ func (n *node) watchLost(ctx context.Context) error {
 		if len(reasons) == 0 {
 			lastReady = time.Now()
 		} else if time.Since(lastReady) > limit {
-			return fmt.Errorf("%w for more than --lost-timeout (%s): %v", ErrLost, limit, reasons)
+			return fmt.Errorf("%w for more than --lost-timeout (%s): %s", ErrLost, limit, inWords(reasons))
 		}
 	}
 }
@@ -246,9 +260,18 @@ func (n *node) httpServer(h http.Handler) *http.Server {
 
 // serving turns the error with which an http.Server says that it was closed into
 // nil.
-func serving(err error) error {
+func serving(flag string, err error) error {
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return err
+	return fmt.Errorf("%s: %w", flag, err)
+}
+
+// inWords lists the reasons why a process is not ready.
+func inWords(reasons map[string]string) string {
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(reasons)) {
+		words = append(words, name+": "+reasons[name])
+	}
+	return strings.Join(words, "; ")
 }

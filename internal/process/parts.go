@@ -1,9 +1,6 @@
 package process
 
-import (
-	"fmt"
-	"sync"
-)
+import "sync"
 
 // parts are what runs for as long as a process lives.
 type parts struct {
@@ -14,11 +11,11 @@ type parts struct {
 func newParts() *parts { return &parts{failed: make(chan error, 1)} }
 
 // start runs a part. Its error ends the process; a part may also end without one.
-func (p *parts) start(name string, run func() error) {
+func (p *parts) start(run func() error) {
 	p.running.Go(func() {
 		if err := run(); err != nil {
 			select {
-			case p.failed <- fmt.Errorf("%s: %w", name, err):
+			case p.failed <- err:
 			default: // another part failed before
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,7 +24,9 @@ func BenchmarkRedisToSocket(b *testing.B) {
 	}
 	defer redis.Close()
 	took := make([]time.Duration, 0, b.N)
-	go func() {
+	var publishing sync.WaitGroup
+	defer publishing.Wait() // before the connection is closed
+	publishing.Go(func() {
 		tick := time.NewTicker(time.Second / rate)
 		defer tick.Stop()
 		for range b.N {
@@ -34,7 +37,7 @@ func BenchmarkRedisToSocket(b *testing.B) {
 				return
 			}
 		}
-	}()
+	})
 	b.ResetTimer()
 	for range b.N {
 		f := customer.next()

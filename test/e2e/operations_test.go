@@ -23,12 +23,7 @@ import (
 func TestTheBridgeHoldsWhatItTakesInWhileNATSIsAway(t *testing.T) {
 	const before, meanwhile = 500, 1500
 	s := startStack(t)
-	publish := func(from, to int) {
-		for i := from; i < to; i++ {
-			s.redis.Publish(channel, said("d1", fmt.Sprintf("g%d", i%10), fmt.Sprint(i)))
-		}
-	}
-	publish(0, before)
+	s.redis.Publish(channel, numbered(0, before)...)
 	s.nats.stop()
 	testkit.Eventually(t, "the bridge to say that NATS is away", func() bool {
 		status, body := get(t, "http://"+s.bridge.public+"/readyz")
@@ -37,30 +32,12 @@ func TestTheBridgeHoldsWhatItTakesInWhileNATSIsAway(t *testing.T) {
 	if status, _ := s.bridge.get("/healthz"); status != http.StatusOK {
 		t.Errorf("/healthz answers %d while NATS is away", status)
 	}
-	publish(before, before+meanwhile)
-	testkit.Eventually(t, "Redis to have sent all", func() bool {
-		_, body := s.bridge.get("/metrics")
-		return strings.Contains(body, fmt.Sprintf(`telle_received_total{source="redis"} %d`, before+meanwhile))
-	})
+	s.redis.Publish(channel, numbered(before, before+meanwhile)...)
+	s.bridge.wantsMetric(`telle_received_total{source="redis"}`, before+meanwhile)
 	s.nats.start()
 	s.bridge.ready()
 	s.bridge.terminate() // which stores what is held
-	next := map[string]int{}
-	all := s.nats.messages("CHAT")
-	for _, m := range all {
-		group := strings.TrimPrefix(m.Subject, "chat.d1.g")
-		if n, ok := next[group]; ok {
-			next[group] = n + 10
-		} else {
-			next[group] = int(group[0] - '0')
-		}
-		if want := said("d1", "g"+group, fmt.Sprint(next[group])); string(m.Data) != want {
-			t.Fatalf("sequence %d holds %s, want %s", m.Sequence, m.Data, want)
-		}
-	}
-	if len(all) != before+meanwhile {
-		t.Errorf("%d events are stored, want %d", len(all), before+meanwhile)
-	}
+	s.nats.holds(before + meanwhile)
 }
 
 // A socket's event that cannot be stored in time is answered with an error, never
@@ -70,12 +47,16 @@ func TestASocketIsToldThatItsEventCouldNotBeStored(t *testing.T) {
 	router := startServer(t, "router", "--nats-url", nats.url, "--auth", "none", "--publish-timeout", "300ms").ready()
 	customer := dial(t, router, as("role", "customer", "dealerId", "d1", "groupId", "g1"))
 	nats.stop()
+	began := time.Now()
 	message := `{"event":"customer_message","id":"m1","data":{"type":"UPDATE_MSG","dealerId":"d1","groupId":"g1","user":"customer","message":"hello?"}}`
 	if err := customer.conn.Write(t.Context(), websocket.MessageText, []byte(message)); err != nil {
 		t.Fatal(err)
 	}
 	if f := customer.next(); f.Event != "error" || f.ID != "m1" || f.Error.Code != "unavailable" {
 		t.Errorf("answered %+v", f)
+	}
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("answered after %s: by the default, not by --publish-timeout", took)
 	}
 	// A new socket is not let in by a router that cannot serve it.
 	testkit.Eventually(t, "503", func() bool {

@@ -6,11 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,6 +56,9 @@ func start(t testing.TB, env []string, name string, args ...string) *program {
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill() // fails if it has ended
 		<-p.exited
+		if strings.Contains(p.text(), "WARNING: DATA RACE") { // who is killed has no exit code for it
+			t.Errorf("%s has a data race", name)
+		}
 		if t.Failed() {
 			t.Logf("%s:\n%s", name, p.text())
 		}
@@ -67,7 +72,9 @@ func cleanEnvironment() (env []string) {
 			env = append(env, e)
 		}
 	}
-	return env
+	// The race detector waits a second at the end of a program, for reports of
+	// goroutines that still run. Here a program ends after all of its own.
+	return append(env, "GORACE=atexit_sleep_ms=20")
 }
 
 func (p *program) read(stdout io.Reader) {
@@ -139,6 +146,44 @@ func get(t testing.TB, url string) (status int, body string) {
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// metric returns the value of a series, such as telle_refused_total{source="http"},
+// or -1 when it is not there.
+func (p *program) metric(series string) float64 {
+	p.t.Helper()
+	_, body := p.get("/metrics")
+	for line := range strings.Lines(body) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), series+" "); ok {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				p.t.Fatalf("%s: metric %q: %v", p.name, line, err)
+			}
+			return n
+		}
+	}
+	return -1
+}
+
+// wantsMetric waits until a series has the value.
+func (p *program) wantsMetric(series string, value float64) {
+	p.t.Helper()
+	testkit.Eventually(p.t, fmt.Sprintf("%s's %s to be %v", p.name, series, value), func() bool { return p.metric(series) == value })
+}
+
+// post sends a body to /v1/events.
+func (p *program) post(query, body string) (status int, answer string) {
+	p.t.Helper()
+	resp, err := http.Post("http://"+p.public+"/v1/events?"+query, "application/json", strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		p.t.Fatal(err)
 	}
 	return resp.StatusCode, string(b)
 }

@@ -124,6 +124,37 @@ func (s *natsServer) messages(stream string) []*jetstream.RawStreamMsg {
 	return all
 }
 
+// numbered returns messages that are numbered from one number to another, one
+// after the other in ten chats.
+func numbered(from, to int) (payloads []string) {
+	for i := from; i < to; i++ {
+		payloads = append(payloads, said("d1", fmt.Sprintf("g%d", i%10), fmt.Sprint(i)))
+	}
+	return payloads
+}
+
+// holds fails unless the stream holds the first n numbered messages and nothing
+// else, each chat's in order.
+func (s *natsServer) holds(n int) {
+	s.t.Helper()
+	all := s.messages("CHAT")
+	next := map[string]int{}
+	for _, m := range all {
+		group := strings.TrimPrefix(m.Subject, "chat.d1.g")
+		number, ok := next[group]
+		if !ok {
+			number = int(group[0] - '0')
+		}
+		next[group] = number + 10
+		if want := said("d1", "g"+group, fmt.Sprint(number)); string(m.Data) != want {
+			s.t.Fatalf("sequence %d holds %s, want %s", m.Sequence, m.Data, want)
+		}
+	}
+	if len(all) != n {
+		s.t.Errorf("%d events are stored, want %d", len(all), n)
+	}
+}
+
 // A client is a socket of somebody's.
 type client struct {
 	t    testing.TB
@@ -209,6 +240,26 @@ func (c *client) send(event, data string) {
 	if err := c.conn.Write(c.t.Context(), websocket.MessageText, []byte(f)); err != nil {
 		c.t.Fatalf("%s: write: %v", c.name, err)
 	}
+}
+
+// asks sends a frame and fails unless its ack comes next.
+func (c *client) asks(event, data string) frame {
+	c.t.Helper()
+	f := c.request(event, data)
+	if f.Event != "ack" || f.ID != "asked" {
+		c.t.Fatalf("%s: %s is answered %+v", c.name, event, f)
+	}
+	return f
+}
+
+// request sends a frame with the id "asked" and returns the next one.
+func (c *client) request(event, data string) frame {
+	c.t.Helper()
+	f := fmt.Sprintf(`{"event":%q,"id":"asked","data":%s}`, event, data)
+	if err := c.conn.Write(c.t.Context(), websocket.MessageText, []byte(f)); err != nil {
+		c.t.Fatalf("%s: write: %v", c.name, err)
+	}
+	return c.next()
 }
 
 // said is an UPDATE_MSG of the bot.
