@@ -43,7 +43,8 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 }
 
 // Run takes events in and serves on the listeners until the bridge's life ends.
-// It returns when nothing that it started runs any more.
+// It returns when nothing that it started runs any more, or soon after it is to
+// stop now.
 func (b *Bridge) Run(life Life, l Listeners) error { return b.node.run(life, l, b.redis) }
 
 // WaitReady returns nil once the bridge is ready, or the reasons why not when ctx
@@ -72,6 +73,7 @@ func (b *Bridge) measure(posted *source.HTTP) {
 	m.Counter("telle_received_total", received, func() uint64 { return posted.Stats().Received }, "source", "http")
 	m.Counter("telle_refused_total", refused, func() uint64 { return b.redis.Stats().Refused }, "source", "redis")
 	m.Counter("telle_refused_total", refused, func() uint64 { return posted.Stats().Refused }, "source", "http")
+	m.Counter("telle_lost_total", "Messages that were not accepted and could not be kept as dead letters either.", func() uint64 { return b.redis.Stats().Lost }, "source", "redis")
 	m.Counter("telle_unavailable_total", "Events that came in and were not stored in time.", func() uint64 { return posted.Stats().Unavailable }, "source", "http")
 	m.Counter("telle_redis_breaks_total", "Times that the link to Redis broke.", func() uint64 { return b.redis.Stats().Breaks })
 	m.Gauge("telle_redis_connected", "1 while every Redis subscription is confirmed.", func() float64 { return oneIf(b.redis.Check() == nil) })

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/telle-ai/event-router/internal/broker"
 	"github.com/telle-ai/event-router/internal/hub"
 	"github.com/telle-ai/event-router/internal/ops"
@@ -146,14 +148,11 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	parts.start(func() error { return serving("--listen", public.Serve(l.Public)) })
 
 	sourceCtx, stopSources := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	for _, s := range sources {
-		running.Add(1)
-		parts.start(func() error {
-			defer running.Done()
-			return s.Run(sourceCtx)
-		})
-	}
+	sourcesEnded := make(chan struct{})
+	parts.start(func() error {
+		defer close(sourcesEnded)
+		return runAll(sourceCtx, sources)
+	})
 	parts.start(func() error { return n.watchLost(sourceCtx) })
 	n.log.Info("serving", "public", l.Public.Addr().String(), "internal", l.Internal.Addr().String())
 
@@ -164,13 +163,27 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	n.health.SetDraining()
 	stopSources()
 	n.drain(ctx, public)
-	running.Wait()
+	select {
+	case <-sourcesEnded:
+	case <-ctx.Done(): // what they still have is lost, and they say so
+	}
 	err = errors.Join(err, n.flush(ctx))
 	stopBroker()
 	internal.Close()
-	parts.stopped()
+	if life.Stop.Err() == nil {
+		parts.stopped()
+	}
 	n.log.Info("ended", "error", err)
 	return err
+}
+
+// runAll runs the sources until ctx ends or one of them fails.
+func runAll(ctx context.Context, sources []eventSource) error {
+	all, ctx := errgroup.WithContext(ctx)
+	for _, s := range sources {
+		all.Go(func() error { return s.Run(ctx) })
+	}
+	return all.Wait()
 }
 
 // timeToEnd bounds the end of the node: the drain time and what may be under way

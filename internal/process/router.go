@@ -18,7 +18,7 @@ func NewRouter(cfg RouterConfig, version string, log *slog.Logger) (*Router, err
 }
 
 // Run serves on the listeners until the router's life ends. It returns when
-// nothing that it started runs any more.
+// nothing that it started runs any more, or soon after it is to stop now.
 func (r *Router) Run(life Life, l Listeners) error { return r.node.run(life, l) }
 
 // WaitReady returns nil once the router is ready, or the reasons why not when ctx

@@ -23,7 +23,8 @@ type Publisher interface {
 	//
 	// After a nil return, done is called exactly once, from any goroutine: with
 	// the event's sequence after the stream's ack, or with an error. After an
-	// error it is not called. Done must not block.
+	// error it is not called. Done must not block. [events.ErrTooLarge] is under
+	// an error, of Publish or of done, that no retry can help.
 	//
 	// A deadline of ctx is the publication's too: what is not stored by then is
 	// given up with an error. Without a deadline it is tried until it is stored.

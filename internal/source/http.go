@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,7 @@ type HTTPOptions struct {
 	Authorize Authorize     // nil: nobody may post
 	MaxBody   int64         // bytes of a body; 0: 4 MiB
 	MaxEvent  int           // bytes of one event; 0: any number
-	Timeout   time.Duration // for the stream to store the events; 0: 5 s
+	Timeout   time.Duration // for each of: the body to come, the stream to store it, the answer to go; 0: 5 s
 }
 
 // Authorize decides from a request's header and query who posts, and returns a
@@ -48,6 +49,7 @@ type HTTPStats struct {
 //	400 {"error":{"code":"invalid_event","message":"groupId is missing"}}
 //	401 {"error":{"code":"unauthorized",…}}
 //	403 {"error":{"code":"forbidden",…}}
+//	408 {"error":{"code":"timeout",…}}                                  the body did not come in time
 //	413 {"error":{"code":"too_large",…}}
 //	503 {"error":{"code":"unavailable",…}}, Retry-After: 1              not stored in time
 //
@@ -117,6 +119,7 @@ const (
 	unauthorized     = "unauthorized"
 	forbidden        = "forbidden"
 	tooLarge         = "too_large"
+	timeout          = "timeout"
 	unavailable      = "unavailable"
 	methodNotAllowed = "method_not_allowed"
 	unsupportedType  = "unsupported_type"
@@ -127,29 +130,44 @@ var statusOf = map[string]int{
 	unauthorized:     http.StatusUnauthorized,
 	forbidden:        http.StatusForbidden,
 	tooLarge:         http.StatusRequestEntityTooLarge,
+	timeout:          http.StatusRequestTimeout,
 	unavailable:      http.StatusServiceUnavailable,
 	methodNotAllowed: http.StatusMethodNotAllowed,
 	unsupportedType:  http.StatusUnsupportedMediaType,
 }
 
 func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.limitReading(w)
 	maySend, problem := h.authorize(r)
 	if problem != nil {
-		answer(w, statusOf[problem.Code], result{Error: problem})
+		h.answer(w, statusOf[problem.Code], result{Error: problem})
 		return
 	}
 	values, many, problem := h.read(w, r)
 	if problem != nil {
-		answer(w, statusOf[problem.Code], result{Error: problem})
+		h.answer(w, statusOf[problem.Code], result{Error: problem})
 		return
 	}
 	rs := h.publish(r.Context(), values, maySend)
 	h.count(rs)
 	if many {
-		answer(w, statusOfAll(rs), results{rs})
+		h.answer(w, statusOfAll(rs), results{rs})
 	} else {
-		answer(w, statusOfOne(rs[0]), rs[0])
+		h.answer(w, statusOfOne(rs[0]), rs[0])
 	}
+}
+
+// limitReading ends a body that stalls, which would hold a drain for ever. It is
+// also for the requests whose body we do not look at: net/http reads it away
+// before it answers. A writer without deadlines is a test's.
+func (h *HTTP) limitReading(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.opts.Timeout))
+}
+
+// unlimitReading is for when the body is here: from then on net/http reads on to
+// see the client go, and would take the deadline for that.
+func unlimitReading(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 }
 
 func (h *HTTP) authorize(r *http.Request) (maySend func(*events.Event) error, p *problem) {
@@ -180,9 +198,12 @@ func (h *HTTP) read(w http.ResponseWriter, r *http.Request) (values [][]byte, ma
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.opts.MaxBody))
 	if _, over := errors.AsType[*http.MaxBytesError](err); over {
 		return nil, false, &problem{tooLarge, fmt.Sprintf("body is larger than %d bytes", h.opts.MaxBody)}
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, false, &problem{timeout, "body did not come in time"}
 	} else if err != nil {
 		return nil, false, &problem{invalidEvent, "body could not be read"}
 	}
+	unlimitReading(w)
 	values, many, err = split(body, lines)
 	if errors.Is(err, errTooMany) {
 		return nil, false, &problem{tooLarge, err.Error()}
@@ -248,10 +269,13 @@ func refusal(err error) *problem {
 
 // outcome does not tell the sender the error, which is about our inside.
 func outcome(seq uint64, err error) result {
-	if err != nil {
-		return result{Error: &problem{unavailable, "event was not stored: send it again"}}
+	switch {
+	case err == nil:
+		return result{Seq: seq}
+	case errors.Is(err, events.ErrTooLarge):
+		return result{Error: &problem{tooLarge, "event " + events.ErrTooLarge.Error()}}
 	}
-	return result{Seq: seq}
+	return result{Error: &problem{unavailable, "event was not stored: send it again"}}
 }
 
 func (h *HTTP) count(rs []result) {
@@ -288,7 +312,10 @@ func statusOfAll(rs []result) int {
 	return status
 }
 
-func answer(w http.ResponseWriter, status int, body any) {
+func (h *HTTP) answer(w http.ResponseWriter, status int, body any) {
+	// Twice: net/http may first read away what is left of the body, within its
+	// deadline. A test's writer has none.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2 * h.opts.Timeout))
 	w.Header().Set("Content-Type", "application/json")
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -65,6 +66,7 @@ func TestHTTPAnswers(t *testing.T) {
 		{"not an object", jsonType, `"x"`, 400, `{"error":{"code":"invalid_event","message":"message is not a JSON object"}}`, nil},
 		{"one too large", jsonType, said(strings.Repeat("x", 500)), 413, `{"error":{"code":"too_large","message":"message is too large: 590 bytes, where 500 are allowed"}}`, nil},
 		{"empty", jsonType, " \n", 400, `{"error":{"code":"invalid_event","message":"body is empty"}}`, nil},
+		{"white space of others", jsonType, "\u00a0" + a + "\u0085", 400, noBodyE, nil},
 		{"not JSON", jsonType, "hello", 400, noBodyE, nil},
 		{"half an object", jsonType, `{"type":`, 400, noBodyE, nil},
 		{"half an array", jsonType, "[" + a + ",", 400, noBodyE, nil},
@@ -84,6 +86,8 @@ func TestHTTPAnswers(t *testing.T) {
 		{"lines", linesType, a + "\n" + b + "\n", 200, `{"results":[{"seq":1},{"seq":2}]}`, []string{a, b}},
 		{"one line", "application/jsonlines", a, 200, `{"results":[{"seq":1}]}`, []string{a}},
 		{"lines of Windows", linesType, a + "\r\n\r\n" + b + "\r\n", 200, `{"results":[{"seq":1},{"seq":2}]}`, []string{a, b}},
+		{"lines with white space of others", linesType, a + "\u0085\n\u00a0\n\t" + b + " ", 207,
+			`{"results":[` + noJSONE + `,` + noJSONE + `,{"seq":1}]}`, []string{b}},
 		{"lines with a broken one", linesType, "{\"x\n" + a + "\nhello", 207, `{"results":[` + noJSONE + `,{"seq":1},` + noJSONE + `]}`, []string{a}},
 		{"lines by another name", jsonType, a + "\n{\n" + b, 207, `{"results":[{"seq":1},` + noJSONE + `,{"seq":2}]}`, []string{a, b}},
 	} {
@@ -159,7 +163,7 @@ func TestHTTPTakesOnlyPOST(t *testing.T) {
 func TestHTTPEventsSayThatTheyCameByHTTP(t *testing.T) {
 	pub := new(fakePublisher)
 	post(NewHTTP(HTTPOptions{Authorize: anyone}, pub), "", `{"type":"CLOSE_CHAT","dealerId":1,"groupId":2,"adminId":3,"id":"own"}`)
-	if p := pub.stored[0]; p.Origin != events.OriginHTTP || p.Session != "" || p.ID != "http chat.1.2 own" {
+	if p := pub.stored[0]; p.Origin != events.OriginHTTP || p.Session != "" || !strings.HasPrefix(p.ID, "http chat.1.2 own") {
 		t.Errorf("got publication %+v", p)
 	}
 }
@@ -188,6 +192,112 @@ func TestHTTPSaysWhatWasNotStored(t *testing.T) {
 	if got, want := h.Stats(), (HTTPStats{Received: 4, Refused: 1, Unavailable: 2}); got != want {
 		t.Errorf("stats: got %+v, want %+v", got, want)
 	}
+}
+
+func TestHTTPSaysWhatNoRetryCanHelp(t *testing.T) {
+	pub := &fakePublisher{refuse: func(p events.Publication) error {
+		if strings.Contains(string(p.Event.Payload()), "long") {
+			return fmt.Errorf("inner trouble: %w", events.ErrTooLarge)
+		}
+		return nil
+	}}
+	const refused = `{"error":{"code":"too_large","message":"event is too large for the stream"}}`
+	h := NewHTTP(HTTPOptions{Authorize: anyone}, pub)
+	w := post(h, jsonType, said("long"))
+	if got := strings.TrimSpace(w.Body.String()); w.Code != 413 || got != refused || w.Header().Get("Retry-After") != "" {
+		t.Errorf("got %d %s", w.Code, got)
+	}
+	w = post(h, jsonType, "["+said("long")+","+said("short")+"]")
+	if got := strings.TrimSpace(w.Body.String()); w.Code != 207 || got != `{"results":[`+refused+`,{"seq":1}]}` {
+		t.Errorf("got %d %s", w.Code, got)
+	}
+	if got, want := h.Stats(), (HTTPStats{Received: 3, Refused: 2}); got != want {
+		t.Errorf("stats: got %+v, want %+v", got, want)
+	}
+}
+
+// A request that never ends would hold a drain for ever.
+func TestABodyThatStallsIsAnsweredAndClosed(t *testing.T) {
+	nobody := func(*http.Request) (func(*events.Event) error, error) { return nil, errors.New("no token") }
+	for name, test := range map[string]struct {
+		authorize Authorize
+		want      string
+	}{
+		"read":       {anyone, `{"error":{"code":"timeout","message":"body did not come in time"}}`},
+		"not looked": {nobody, `{"error":{"code":"unauthorized","message":"no token"}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pub := new(fakePublisher)
+			server := httptest.NewServer(NewHTTP(HTTPOptions{Authorize: test.authorize, Timeout: 100 * time.Millisecond}, pub))
+			defer server.Close()
+			began := time.Now()
+			answer := stall(t, server.Listener.Addr().String(), said("a")+"\n")
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("the answer took %v", took)
+			}
+			if _, body, _ := strings.Cut(answer, "\r\n\r\n"); strings.TrimSpace(body) != test.want {
+				t.Errorf("got %s, want body %s", answer, test.want)
+			}
+			if pub.count() > 0 {
+				t.Errorf("%d events were published", pub.count())
+			}
+		})
+	}
+}
+
+// stall sends a request with less of a body than it promises, and returns all that
+// comes until the connection is closed.
+func stall(t *testing.T, addr, part string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: 1000\r\n\r\n%s", linesType, part)
+	answer, err := io.ReadAll(conn)
+	if err != nil {
+		t.Errorf("the connection was not closed: %v", err)
+	}
+	return string(answer)
+}
+
+// deadlines is a ResponseWriter that keeps the deadlines it is given.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	read, write time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error  { d.read = t; return nil }
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.write = t; return nil }
+
+func TestEachPartOfARequestHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		began := time.Now()
+		authorize := func(r *http.Request) (func(*events.Event) error, error) {
+			if want := began.Add(2 * time.Second); !w.read.Equal(want) {
+				t.Errorf("the body has until %v, want %v", w.read, want)
+			}
+			return anyone(r)
+		}
+		// A read deadline that passes now ends the request: net/http reads on.
+		pub := &fakePublisher{refuse: func(events.Publication) error {
+			if !w.read.IsZero() {
+				t.Error("the deadline of the body goes on while events are stored")
+			}
+			time.Sleep(time.Second)
+			return nil
+		}}
+		h := NewHTTP(HTTPOptions{Authorize: authorize, Timeout: 2 * time.Second}, pub)
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/events", strings.NewReader(said("a"))))
+		if want := began.Add(5 * time.Second); w.Code != 200 || !w.write.Equal(want) {
+			t.Errorf("got %d, the answer has until %v, want %v", w.Code, w.write, want)
+		}
+	})
 }
 
 func TestHTTPDoesNotWaitLongerThanTheTimeout(t *testing.T) {
@@ -326,13 +436,13 @@ func FuzzSplit(f *testing.F) {
 func valuesIn(body []byte, lines bool) int {
 	var array []json.RawMessage
 	var value json.RawMessage
-	if !lines && json.Unmarshal(bytes.TrimSpace(body), &array) == nil && array != nil {
+	if !lines && json.Unmarshal(bytes.Trim(body, whiteSpace), &array) == nil && array != nil {
 		return len(array)
 	}
-	if !lines && json.Unmarshal(bytes.TrimSpace(body), &value) == nil {
+	if !lines && json.Unmarshal(bytes.Trim(body, whiteSpace), &value) == nil {
 		return 1
 	}
 	return len(slices.DeleteFunc(strings.Split(string(body), "\n"), func(line string) bool {
-		return strings.TrimSpace(line) == ""
+		return strings.Trim(line, whiteSpace) == ""
 	}))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,11 +24,21 @@ type link struct {
 	// Owned by run.
 	missing map[string]bool // subscriptions that are not confirmed, by kind and name
 	up      bool            // every subscription was confirmed
-	heard   time.Time       // when Redis last sent something
+
+	// Owned by run. All that Redis delivered up to then has been taken: what was
+	// lost was published later. The message that was read last says nothing about
+	// that, since it may have lain in buffers for long, and so does an empty buffer,
+	// which Redis may be about to fill from its own. A pong does: Redis answers in
+	// order, so that all that it had when the ping was sent came before.
+	caughtUp time.Time
 
 	// Written by listen, read by watch: since when listen waits for Redis, as time
 	// after began; 0 while it does something else, such as wait for the publisher.
 	waiting atomic.Int64
+
+	// Set by watch before it pings, cleared by listen at the pong: when that was, as
+	// time after began; 0 while no pong is owed.
+	pinged atomic.Int64
 
 	dialed atomic.Bool
 }
@@ -41,14 +52,22 @@ var (
 )
 
 func newLink(r *Redis) *link {
-	return &link{r: r, began: time.Now(), missing: make(map[string]bool)}
+	now := time.Now()
+	return &link{r: r, began: now, caughtUp: now, missing: make(map[string]bool)}
 }
 
-// run subscribes and listens until the connection breaks or ctx ends.
-func (l *link) run(ctx context.Context) error {
+// sinceBegan is the time after began, and never 0.
+func (l *link) sinceBegan() int64 { return max(1, int64(time.Since(l.began))) }
+
+// run subscribes and listens until the connection breaks. When ctx ends it goes
+// on until it has taken all that Redis has delivered, then it returns nil; or
+// until lasting ends.
+func (l *link) run(ctx, lasting context.Context) error {
 	var started sync.WaitGroup
 	defer started.Wait()
-	connected, cut := context.WithCancelCause(ctx)
+	connected, cut := context.WithCancelCause(lasting)
+	// Without a subscription there is nothing to go on for.
+	subscribed := context.AfterFunc(ctx, func() { cut(ctx.Err()) })
 	opts, err := l.options(connected, &started)
 	if err != nil {
 		cut(nil)
@@ -63,13 +82,19 @@ func (l *link) run(ctx context.Context) error {
 	if err := l.subscribe(connected, sub); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
+	subscribed()
 	started.Go(func() {
 		if err := l.watch(connected, sub); err != nil {
 			cut(err)
 		}
 	})
-	err = l.listen(ctx, connected, sub)
-	if cause := context.Cause(connected); cause != nil {
+	started.Go(func() {
+		if err := l.leave(ctx, connected, sub); err != nil {
+			cut(err)
+		}
+	})
+	err = l.listen(lasting, connected, sub)
+	if cause := context.Cause(connected); err != nil && cause != nil {
 		return cause
 	}
 	return err
@@ -141,28 +166,71 @@ func (l *link) subscribe(ctx context.Context, sub *redis.PubSub) error {
 	return nil
 }
 
-// listen takes what Redis sends until the connection breaks. Its messages are
-// published under ctx, so that a break does not harm the one in hand.
+// leave ends the subscriptions when ctx ends; the answers come to listen.
+func (l *link) leave(ctx, connected context.Context, sub *redis.PubSub) error {
+	select {
+	case <-ctx.Done():
+	case <-connected.Done():
+		return nil
+	}
+	// Not without need: some servers (miniredis) answer an UNSUBSCRIBE of nothing as
+	// if no pattern were left either.
+	channels := l.r.opts.Channels
+	if slices.ContainsFunc(channels, func(c string) bool { return !isPattern(c) }) {
+		if err := sub.Unsubscribe(connected); err != nil {
+			return fmt.Errorf("unsubscribe: %w", err)
+		}
+	}
+	if slices.ContainsFunc(channels, isPattern) {
+		if err := sub.PUnsubscribe(connected); err != nil {
+			return fmt.Errorf("unsubscribe: %w", err)
+		}
+	}
+	return nil
+}
+
+// listen takes what Redis sends until the connection breaks, or returns nil when
+// the last unsubscription is confirmed: Redis answers in order, so nothing that it
+// has delivered is left. The messages are published under lasting, so that a break
+// does not harm the one in hand.
 //
 // It does not use sub.Channel, which drops messages when it is not read for a
 // minute, nor ReceiveTimeout, which can end within a message and then reads on as
 // if it had not.
-func (l *link) listen(ctx, connected context.Context, sub *redis.PubSub) error {
+func (l *link) listen(lasting, connected context.Context, sub *redis.PubSub) error {
 	for {
-		l.waiting.Store(max(1, int64(time.Since(l.began))))
+		l.waiting.Store(l.sinceBegan())
 		got, err := sub.Receive(connected)
 		l.waiting.Store(0)
 		if err != nil {
 			return fmt.Errorf("receive: %w", err)
 		}
-		l.heard = time.Now()
 		switch got := got.(type) {
 		case *redis.Subscription:
 			l.confirmed(got)
+			if isLast(got) {
+				return nil
+			}
+		case *redis.Pong:
+			l.answered()
 		case *redis.Message:
-			l.r.take(ctx, got.Channel, []byte(got.Payload))
+			l.r.take(lasting, got.Channel, []byte(got.Payload))
 		}
-		l.r.bury(ctx)
+		l.r.bury(lasting)
+		if lasting.Err() != nil {
+			return context.Cause(lasting)
+		}
+	}
+}
+
+// isLast reports whether this confirms that no subscription is left.
+func isLast(s *redis.Subscription) bool {
+	return s.Count == 0 && (s.Kind == "unsubscribe" || s.Kind == "punsubscribe")
+}
+
+func (l *link) answered() {
+	if pinged := l.pinged.Swap(0); pinged > 0 {
+		l.caughtUp = l.began.Add(time.Duration(pinged))
 	}
 }
 
@@ -179,13 +247,13 @@ type pinger interface {
 	Ping(ctx context.Context, payload ...string) error
 }
 
-// watch pings when Redis has been silent for a period, and returns an error when
-// it is still silent a period later, or nil when ctx ends. Redis is not silent
-// while listen does not listen to it.
+// watch pings every period, as long as the last ping is answered, and returns an
+// error when Redis owes an answer and is silent for a period, or nil when ctx
+// ends. Redis is not silent while listen does not listen to it.
 func (l *link) watch(ctx context.Context, conn pinger) error {
 	tick := time.NewTicker(l.r.opts.Ping)
 	defer tick.Stop()
-	var asked int64 // the wait in which Redis was pinged last
+	var seen int64 // the wait of the last tick
 	for {
 		select {
 		case <-tick.C:
@@ -193,15 +261,15 @@ func (l *link) watch(ctx context.Context, conn pinger) error {
 			return nil
 		}
 		waiting := l.waiting.Load()
-		switch silent := time.Since(l.began) - time.Duration(waiting); {
-		case waiting == 0 || silent < l.r.opts.Ping:
-		case waiting == asked:
-			return errSilent
-		default:
-			asked = waiting
+		switch {
+		case l.pinged.Load() == 0:
+			l.pinged.Store(l.sinceBegan())
 			if err := conn.Ping(ctx); err != nil {
 				return fmt.Errorf("ping: %w", err)
 			}
+		case waiting > 0 && waiting == seen:
+			return errSilent
 		}
+		seen = waiting
 	}
 }

@@ -19,6 +19,7 @@ type fakePublisher struct {
 	stored  []events.Publication
 	dead    []fakeLetter
 	entered int // calls of Publish
+	bounded int // of these, the ones whose context had a deadline
 }
 
 type fakeLetter struct{ source, from, reason, payload string }
@@ -26,6 +27,9 @@ type fakeLetter struct{ source, from, reason, payload string }
 func (f *fakePublisher) Publish(ctx context.Context, p events.Publication, done func(uint64, error)) error {
 	f.mu.Lock()
 	f.entered++
+	if _, ok := ctx.Deadline(); ok {
+		f.bounded++
+	}
 	f.mu.Unlock()
 	if f.gate != nil {
 		select {
@@ -90,6 +94,12 @@ func (f *fakePublisher) calls() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.entered
+}
+
+func (f *fakePublisher) deadlines() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.bounded
 }
 
 // count returns how many are stored.

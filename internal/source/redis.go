@@ -22,18 +22,16 @@ type RedisOptions struct {
 	Channels []string      // one with any of "*?[" is a pattern
 	Name     string        // of the connection, in Redis's CLIENT LIST; may be empty
 	MaxEvent int           // bytes of one message; 0: any number
-	Ping     time.Duration // the silence after which Redis is asked whether it is there; 0: 3 s
+	Ping     time.Duration // how often Redis is asked whether it is there; 0: 3 s
+	DrainIn  time.Duration // how long Run may go on with what Redis has delivered; 0: 5 s
 	Log      *slog.Logger  // nil: no log
-
-	// OnGap, if not nil, is called by Run each time a broken link is back, with
-	// the time in which messages may have been missed.
-	OnGap func(from, to time.Time)
 }
 
 // RedisStats counts since the start of the process.
 type RedisStats struct {
 	Received uint64 // messages that came from Redis
-	Refused  uint64 // of these, the ones that became dead letters
+	Refused  uint64 // of these, the ones that are not valid or that the stream does not take
+	Lost     uint64 // of the refused, the ones that could not even be kept as dead letters
 	Breaks   uint64 // times that a link broke on which every subscription was confirmed
 }
 
@@ -42,7 +40,8 @@ type RedisStats struct {
 // holds the rest (within its client-output-buffer-limit for pubsub).
 //
 // Redis pub/sub forgets: what is published while the link is broken is missed.
-// It is known from when to when that was, and [Redis.Check] says it meanwhile.
+// [Redis.Check] says so meanwhile, and the log, once the link is back or Run ends,
+// from when to when that was.
 type Redis struct {
 	// Static after construction.
 	opts RedisOptions
@@ -52,15 +51,23 @@ type Redis struct {
 	// Counters, for anybody.
 	received atomic.Uint64
 	refused  atomic.Uint64
+	lost     atomic.Uint64
 	breaks   atomic.Uint64
 
+	// For anybody.
+	unstored tally // of the log's lines about messages that the publisher could not store
+	unkept   tally // of those about dead letters that it could not keep
+
 	// Guarded by mu.
-	mu   sync.Mutex
-	down error    // why not every subscription is confirmed; nil when each is
-	late []letter // refused after the publisher had taken them in; bury empties it
+	mu     sync.Mutex
+	down   error         // why not every subscription is confirmed; nil when each is
+	ending error         // draining or stopped; nil before
+	late   []letter      // refused after the publisher had taken them in; bury empties it
+	closed bool          // nobody buries any more
+	wake   chan struct{} // holds one when late may hold some; closed when closed is true
 
 	// Owned by Run.
-	lost time.Time // when something was last heard before the break; zero without a break
+	gap  time.Time // since when messages may be missing; zero when none are
 	told bool      // the log knows that there is no link
 }
 
@@ -72,8 +79,10 @@ type letter struct {
 }
 
 var (
-	errNotYet  = errors.New("not connected yet")
-	errStopped = errors.New("stopped")
+	errNotYet   = errors.New("not connected yet")
+	errDraining = errors.New("draining")
+	errStopped  = errors.New("stopped")
+	errDrainIn  = errors.New("the publisher did not take all in time")
 )
 
 // NewRedis checks the options. It opens nothing: [Redis.Run] does.
@@ -87,7 +96,10 @@ func NewRedis(opts RedisOptions, pub Publisher) (*Redis, error) {
 	if opts.Ping == 0 {
 		opts.Ping = 3 * time.Second
 	}
-	r := &Redis{opts: opts, log: opts.Log, pub: pub}
+	if opts.DrainIn == 0 {
+		opts.DrainIn = 5 * time.Second
+	}
+	r := &Redis{opts: opts, log: opts.Log, pub: pub, wake: make(chan struct{}, 1)}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -109,28 +121,55 @@ func checkURL(url string) error {
 	return nil
 }
 
-// Run listens until ctx ends, and then returns nil; a broken link is made anew
-// for as long as that takes. When it returns, all that it started has ended. The
-// publisher may still call back: what it refuses then is in the log only.
-//
-// The context must have no deadline, which would be the events' deadline too.
+// Run listens until ctx ends; a broken link is made anew for as long as that
+// takes. Then it unsubscribes and goes on, for DrainIn at most, until the publisher
+// has taken all that Redis has delivered, and returns nil. When it returns, all
+// that it started has ended. The publisher may still call back: what it refuses
+// then is in the log only. Run is called once.
 func (r *Redis) Run(ctx context.Context) error {
-	defer r.setDown(errStopped)
-	var pause backoff
+	defer r.setEnding(errStopped)
+	// Outlasts ctx, to publish what was delivered before. That is bounded by hand: a
+	// deadline would be the publications' own.
+	lasting, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	var started sync.WaitGroup
+	defer started.Wait()
+	defer cut(nil)
+	started.Go(func() {
+		<-ctx.Done()
+		r.setEnding(errDraining)
+		pause(lasting, r.opts.DrainIn)
+		cut(errDrainIn)
+	})
+	var burying sync.WaitGroup
+	defer burying.Wait()
+	defer r.closeLate()
+	burying.Go(func() { r.buryAtOnce(lasting) })
+
+	r.keepLinked(ctx, lasting)
+	return nil
+}
+
+// keepLinked makes one link after the other until ctx ends.
+func (r *Redis) keepLinked(ctx, lasting context.Context) {
+	var again backoff
+	var err error // of the last link; nil if it was drained
 	for ctx.Err() == nil {
 		l := newLink(r)
-		err := l.run(ctx)
+		err = l.run(ctx, lasting)
+		if l.up && err != nil {
+			again.reset()
+			r.gap = l.caughtUp
+		}
 		if ctx.Err() != nil {
 			break
 		}
-		if l.up {
-			pause.reset()
-		}
 		r.broken(l, err)
-		r.bury(ctx)
-		pause.wait(ctx)
+		again.wait(ctx)
 	}
-	return nil
+	if !r.gap.IsZero() {
+		r.log.Warn("redis source ends with a gap: what was published meanwhile may be missed",
+			"from", r.gap, "to", time.Now(), "error", err)
+	}
 }
 
 // Check returns nil while every subscription is confirmed by Redis, or else why
@@ -138,12 +177,15 @@ func (r *Redis) Run(ctx context.Context) error {
 func (r *Redis) Check() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.ending != nil {
+		return r.ending
+	}
 	return r.down
 }
 
 // Stats returns the counters.
 func (r *Redis) Stats() RedisStats {
-	return RedisStats{Received: r.received.Load(), Refused: r.refused.Load(), Breaks: r.breaks.Load()}
+	return RedisStats{Received: r.received.Load(), Refused: r.refused.Load(), Lost: r.lost.Load(), Breaks: r.breaks.Load()}
 }
 
 func (r *Redis) setDown(err error) {
@@ -155,13 +197,17 @@ func (r *Redis) setDown(err error) {
 	r.down = err
 }
 
+func (r *Redis) setEnding(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ending = fmt.Errorf("redis: %w", why)
+}
+
 // broken notes that a link has ended, or could not be made.
 func (r *Redis) broken(l *link, err error) {
 	r.setDown(err)
 	if l.up {
 		r.breaks.Add(1)
-		// Not now: what was sent since the last sign of life may have got lost.
-		r.lost = l.heard
 	}
 	if !r.told {
 		r.told = true
@@ -173,16 +219,12 @@ func (r *Redis) broken(l *link, err error) {
 func (r *Redis) linked() {
 	r.setDown(nil)
 	r.told = false
-	if r.lost.IsZero() {
+	if r.gap.IsZero() {
 		r.log.Info("redis link is up", "channels", r.opts.Channels)
 		return
 	}
-	from, to := r.lost, time.Now()
-	r.lost = time.Time{}
-	r.log.Warn("redis link is back: what was published meanwhile is missed", "from", from, "to", to)
-	if r.opts.OnGap != nil {
-		r.opts.OnGap(from, to)
-	}
+	r.log.Warn("redis link is back: what was published meanwhile may be missed", "from", r.gap, "to", time.Now())
+	r.gap = time.Time{}
 }
 
 // take publishes a message. It waits while the publisher cannot take more.
@@ -190,6 +232,7 @@ func (r *Redis) take(ctx context.Context, channel string, payload []byte) {
 	r.received.Add(1)
 	e, err := parse(payload, r.opts.MaxEvent)
 	if err != nil {
+		r.log.Debug("a redis message is not valid", "channel", channel, "reason", err)
 		r.deadLetter(ctx, letter{channel, err.Error(), payload})
 		return
 	}
@@ -198,7 +241,7 @@ func (r *Redis) take(ctx context.Context, channel string, payload []byte) {
 			r.refuseLate(letter{channel, err.Error(), payload})
 		}
 	})
-	if err != nil {
+	if err != nil && ctx.Err() == nil { // else it lies in the gap that Run leaves
 		r.deadLetter(ctx, letter{channel, err.Error(), payload})
 	}
 }
@@ -206,30 +249,89 @@ func (r *Redis) take(ctx context.Context, channel string, payload []byte) {
 // refuseLate is called back by the publisher, so it must not call the publisher,
 // which may wait: the letter waits for bury.
 func (r *Redis) refuseLate(l letter) {
-	r.log.Error("the stream refused a redis message", "channel", l.channel, "reason", l.reason)
+	if n := r.unstored.add(); n > 0 {
+		r.log.Error("a redis message was not stored", "channel", l.channel, "error", l.reason, "count", n)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		r.refused.Add(1)
+		r.lost.Add(1)
+		return
+	}
 	r.late = append(r.late, l)
+	select {
+	case r.wake <- struct{}{}:
+	default: // it is awake, or will be
+	}
 }
 
-// bury makes dead letters of what was refused late. It is called between two
-// messages: that way late can grow no longer than what the publisher may hold.
-func (r *Redis) bury(ctx context.Context) {
+func (r *Redis) closeLate() {
 	r.mu.Lock()
-	late := r.late
-	r.late = nil
-	r.mu.Unlock()
-	for _, l := range late {
+	defer r.mu.Unlock()
+	r.closed = true
+	close(r.wake)
+}
+
+// buryAtOnce buries what is refused late until closeLate, and what is left then.
+func (r *Redis) buryAtOnce(ctx context.Context) {
+	for range r.wake {
+		r.bury(ctx)
+	}
+}
+
+// bury makes dead letters of what was refused late. The reader does it too, between
+// two messages: that way late can grow no longer than what the publisher may hold.
+func (r *Redis) bury(ctx context.Context) {
+	for l, ok := r.nextLate(); ok; l, ok = r.nextLate() {
 		r.deadLetter(ctx, l)
 	}
 }
 
+func (r *Redis) nextLate() (l letter, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.late) == 0 {
+		r.late = nil // with the letters that lie before its start
+		return letter{}, false
+	}
+	l, r.late = r.late[0], r.late[1:]
+	return l, true
+}
+
 func (r *Redis) deadLetter(ctx context.Context, l letter) {
 	r.refused.Add(1)
-	if err := r.pub.DeadLetter(ctx, "redis", l.channel, l.reason, l.payload); err != nil {
-		r.log.Error("a redis message is lost: it could not even be kept as a dead letter",
-			"channel", l.channel, "reason", l.reason, "error", err)
+	err := r.pub.DeadLetter(ctx, "redis", l.channel, l.reason, l.payload)
+	if err == nil {
+		return
 	}
+	r.lost.Add(1)
+	if n := r.unkept.add(); n > 0 {
+		r.log.Error("a redis message is lost: it could not even be kept as a dead letter",
+			"channel", l.channel, "reason", l.reason, "error", err, "count", n)
+	}
+}
+
+// A tally lets one line of the log a second speak for all of its kind. The zero
+// value is ready.
+type tally struct {
+	mu    sync.Mutex
+	told  time.Time
+	count int
+}
+
+// add counts one more. It returns for how many a line is due, or 0 while the last
+// line is too young.
+func (t *tally) add() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.count++
+	if time.Since(t.told) < time.Second {
+		return 0
+	}
+	n := t.count
+	t.told, t.count = time.Now(), 0
+	return n
 }
 
 // A backoff makes pauses that grow, with jitter, so that a Redis that comes back
@@ -246,10 +348,15 @@ func (b *backoff) reset() { b.last = 0 }
 // wait pauses, or returns when ctx ends.
 func (b *backoff) wait(ctx context.Context) {
 	b.last = min(max(firstPause, 2*b.last), longestPause)
-	pause := time.NewTimer(b.last/2 + rand.N(b.last/2))
-	defer pause.Stop()
+	pause(ctx, b.last/2+rand.N(b.last/2))
+}
+
+// pause returns after a time, or when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	over := time.NewTimer(d)
+	defer over.Stop()
 	select {
-	case <-pause.C:
+	case <-over.C:
 	case <-ctx.Done():
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -82,8 +83,8 @@ func TestMessagesArriveInOrderAndByteForByte(t *testing.T) {
 
 func TestInvalidMessagesBecomeDeadLettersAndTheFlowGoesOn(t *testing.T) {
 	server, pub := testkit.StartRedis(t), new(fakePublisher)
-	opts := listenTo(server, "events", "chat.*")
-	opts.MaxEvent = 1000
+	opts, kept := listenTo(server, "events", "chat.*"), new(keptLog)
+	opts.MaxEvent, opts.Log = 1000, slog.New(kept)
 	r, _ := startRedis(t, opts, pub)
 	testkit.Eventually(t, "the subscriptions", isUp(r))
 
@@ -105,6 +106,16 @@ func TestInvalidMessagesBecomeDeadLettersAndTheFlowGoesOn(t *testing.T) {
 	if got, want := r.Stats(), (RedisStats{Received: 8, Refused: 5}); got != want {
 		t.Errorf("stats: got %+v, want %+v", got, want)
 	}
+	lines := kept.find("not valid")
+	if len(lines) != len(want) {
+		t.Fatalf("got %d lines in the log, want %d", len(lines), len(want))
+	}
+	for i, line := range lines {
+		got := attrs(line)
+		if line.Level != slog.LevelDebug || len(got) != 2 || got["channel"] != want[i].from || fmt.Sprint(got["reason"]) != want[i].reason {
+			t.Errorf("got %v line %v, want channel and reason of %q", line.Level, got, want[i])
+		}
+	}
 }
 
 func TestWhatTheStreamRefusesBecomesADeadLetter(t *testing.T) {
@@ -116,7 +127,7 @@ func TestWhatTheStreamRefusesBecomesADeadLetter(t *testing.T) {
 		return nil
 	}}
 	opts := listenTo(server, "events")
-	opts.Ping = 200 * time.Millisecond // the pong is what makes a quiet source look round
+	opts.Ping = time.Hour // nothing comes from Redis that would make the reader look round
 	r, _ := startRedis(t, opts, pub)
 	testkit.Eventually(t, "the subscription", isUp(r))
 
@@ -130,11 +141,80 @@ func TestWhatTheStreamRefusesBecomesADeadLetter(t *testing.T) {
 	}
 }
 
+// The letter does not wait for the next message, which may be long in coming.
+func TestWhatTheStreamRefusesLateIsADeadLetterAtOnce(t *testing.T) {
+	server := testkit.StartRedis(t)
+	dones := make(chan func(), 1)
+	pub := &fakePublisher{
+		refuse: func(events.Publication) error { return events.ErrTooLarge },
+		late:   func(done func()) { dones <- done },
+	}
+	opts := listenTo(server, "events")
+	opts.Ping = time.Hour
+	r, _ := startRedis(t, opts, pub)
+	testkit.Eventually(t, "the subscription", isUp(r))
+
+	server.Publish("events", said("long"))
+	done := <-dones
+	testkit.Eventually(t, "the reader to wait again", func() bool { return strings.Contains(running(), ").ReceiveTimeout(") })
+	done()
+	testkit.Eventually(t, "the dead letter", func() bool { return len(pub.letters()) == 1 })
+	if got, want := pub.letters()[0], (fakeLetter{"redis", "events", events.ErrTooLarge.Error(), said("long")}); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// After Run, nobody is there to bury what the publisher gives up.
+func TestWhatIsNotStoredAfterTheEndIsCounted(t *testing.T) {
+	const many = 1000
+	server, kept := testkit.StartRedis(t), new(keptLog)
+	dones := make(chan func(), many)
+	closed := errors.New("closed")
+	pub := &fakePublisher{
+		refuse: func(events.Publication) error { return closed },
+		late:   func(done func()) { dones <- done },
+	}
+	opts := listenTo(server, "events")
+	opts.Log = slog.New(kept)
+	r, stop := startRedis(t, opts, pub)
+	testkit.Eventually(t, "the subscription", isUp(r))
+	server.Publish("events", slices.Repeat([]string{said("x")}, many)...)
+	stop()
+	close(dones)
+	for done := range dones {
+		done()
+	}
+	if got, want := r.Stats(), (RedisStats{Received: many, Refused: many, Lost: many}); got != want {
+		t.Errorf("stats: got %+v, want %+v", got, want)
+	}
+	lines := kept.find("a redis message was not stored")
+	if n := len(lines); n == 0 || n > many/10 {
+		t.Fatalf("got %d lines in the log", n)
+	}
+	if got := attrs(lines[0]); got["channel"] != "events" || got["error"] != "closed" || got["count"] != int64(1) {
+		t.Errorf("got line %v", got)
+	}
+}
+
+func TestATallySpeaksOnceASecondForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var counts []int
+		var some tally
+		for range 25 {
+			counts = append(counts, some.add())
+			time.Sleep(100 * time.Millisecond)
+		}
+		counts = slices.DeleteFunc(counts, func(n int) bool { return n == 0 })
+		if want := []int{1, 10, 10}; !slices.Equal(counts, want) {
+			t.Errorf("got lines for %d, want %d", counts, want)
+		}
+	})
+}
+
 func TestABrokenLinkIsToldCountedAndMended(t *testing.T) {
 	server, pub := testkit.StartRedis(t), new(fakePublisher)
-	gaps := make(chan [2]time.Time, 10)
-	opts := listenTo(server, "events", "chat.*")
-	opts.OnGap = func(from, to time.Time) { gaps <- [2]time.Time{from, to} }
+	opts, kept := listenTo(server, "events", "chat.*"), new(keptLog)
+	opts.Log = slog.New(kept)
 	r, _ := startRedis(t, opts, pub)
 	testkit.Eventually(t, "the subscriptions", isUp(r))
 
@@ -156,9 +236,63 @@ func TestABrokenLinkIsToldCountedAndMended(t *testing.T) {
 		if got := r.Stats().Breaks; got != uint64(i+1) {
 			t.Errorf("got %d breaks, want %d", got, i+1)
 		}
-		if gap := <-gaps; gap[0].After(killed) || gap[1].Before(restarted) {
-			t.Errorf("the gap %v does not hold the break from %v to %v", gap, killed, restarted)
+		gaps := kept.gaps()
+		if len(gaps) != i+1 {
+			t.Fatalf("got %d gaps, want %d", len(gaps), i+1)
 		}
+		if got := gaps[i]; !got.holds(killed) || !got.holds(restarted) {
+			t.Errorf("the gap %v does not hold the break from %v to %v", got, killed, restarted)
+		}
+	}
+}
+
+// What is read last from a backlog may have been published long before.
+func TestTheGapOfABackloggedLinkHoldsTheFirstLostMessage(t *testing.T) {
+	server, kept := testkit.StartRedis(t), new(keptLog)
+	pub := &fakePublisher{gate: make(chan struct{})}
+	opts := listenTo(server, "events")
+	opts.Ping, opts.Log = 50*time.Millisecond, slog.New(kept)
+	r, _ := startRedis(t, opts, pub)
+	testkit.Eventually(t, "the subscription", isUp(r))
+	server.Do("CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 0 0")
+
+	filler := strings.Repeat("x", 100_000)
+	var sent []string
+	var when []time.Time
+	for hears := 1; hears == 1; { // until Redis cuts the link
+		message := said(fmt.Sprint(len(sent), filler))
+		when, sent = append(when, time.Now()), append(sent, message)
+		hears = server.Publish("events", message)
+	}
+	close(pub.gate)
+	testkit.Eventually(t, "the break", func() bool { return r.Stats().Breaks == 1 })
+	testkit.Eventually(t, "the link to be back", isUp(r))
+
+	stored := pub.payloads()
+	if len(stored) >= len(sent) || !slices.Equal(stored, sent[:len(stored)]) {
+		t.Fatalf("of %d messages, %d others were stored", len(sent), len(stored))
+	}
+	if gaps := kept.gaps(); len(gaps) != 1 || !gaps[0].holds(when[len(stored)]) || !gaps[0].holds(when[len(when)-1]) {
+		t.Errorf("the gaps %v do not hold %v to %v", gaps, when[len(stored)], when[len(when)-1])
+	}
+}
+
+// Else the bound would be useless: each break would seem to reach back to the first.
+func TestAGapBeginsNotLongBeforeTheBreak(t *testing.T) {
+	server, pub, kept := testkit.StartRedis(t), new(fakePublisher), new(keptLog)
+	opts := listenTo(server, "events")
+	opts.Ping, opts.Log = 20*time.Millisecond, slog.New(kept)
+	r, _ := startRedis(t, opts, pub)
+	testkit.Eventually(t, "the subscription", isUp(r))
+	up := time.Now()
+	testkit.Eventually(t, "some pongs, while messages flow", func() bool {
+		server.Publish("events", said("x"))
+		return time.Since(up) > 10*opts.Ping
+	})
+	server.Do("CLIENT", "KILL", "TYPE", "pubsub")
+	testkit.Eventually(t, "the gap", func() bool { return len(kept.gaps()) == 1 })
+	if got := kept.gaps()[0]; got.from.Before(up) {
+		t.Errorf("the gap %v begins before %v", got, up)
 	}
 }
 
@@ -234,6 +368,107 @@ func TestASlowPublisherHoldsRedisBackAndLosesNothing(t *testing.T) {
 	}
 }
 
+func TestWhatRedisHasDeliveredIsPublishedAtTheEnd(t *testing.T) {
+	const many = 5_000
+	filler := strings.Repeat("x", 4000) // more in all than sockets buffer
+	for _, channels := range [][]string{{"events"}, {"ev*"}, {"ev*", "other", "more", "m?"}} {
+		t.Run(strings.Join(channels, " "), func(t *testing.T) {
+			server, kept := testkit.StartRedis(t), new(keptLog)
+			pub := &fakePublisher{gate: make(chan struct{})}
+			opts := listenTo(server, channels...)
+			opts.DrainIn, opts.Log = time.Minute, slog.New(kept)
+			r, stop := startRedis(t, opts, pub)
+			testkit.Eventually(t, "the subscriptions", isUp(r))
+
+			sent := make([]string, many)
+			for i := range sent {
+				sent[i] = said(fmt.Sprint(i, filler))
+			}
+			if n := server.Publish("events", sent...); n != many {
+				t.Fatalf("%d deliveries", n)
+			}
+			testkit.Eventually(t, "the first message", func() bool { return pub.calls() == 1 })
+			var stopping sync.WaitGroup
+			stopping.Go(stop)
+			testkit.Eventually(t, "the drain", func() bool { return errors.Is(r.Check(), errDraining) })
+			testkit.Eventually(t, "the end of the subscriptions", func() bool {
+				return server.Publish("events", said("too late")) == 0
+			})
+			close(pub.gate)
+			stopping.Wait()
+
+			// Some of the late ones may have been in time.
+			if got := pub.payloads(); len(got) < many || !slices.Equal(got[:many], sent) {
+				t.Errorf("got %d messages, or in another order", len(got))
+			}
+			if gaps, breaks := kept.gaps(), r.Stats().Breaks; len(gaps) > 0 || breaks > 0 {
+				t.Errorf("got gaps %v and %d breaks", gaps, breaks)
+			}
+			if !errors.Is(r.Check(), errStopped) {
+				t.Errorf("Check after the end: %v", r.Check())
+			}
+		})
+	}
+}
+
+func TestTheEndDoesNotWaitForEverForThePublisher(t *testing.T) {
+	server, kept := testkit.StartRedis(t), new(keptLog)
+	pub := &fakePublisher{gate: make(chan struct{})}
+	opts := listenTo(server, "events")
+	opts.DrainIn, opts.Log = 100*time.Millisecond, slog.New(kept)
+	r, stop := startRedis(t, opts, pub)
+	testkit.Eventually(t, "the subscription", isUp(r))
+	first := time.Now()
+	server.Publish("events", said("1"), said("2"), said("3"))
+	last := time.Now()
+	testkit.Eventually(t, "the first message", func() bool { return pub.calls() == 1 })
+
+	stop()
+	if took := time.Since(last); took > 5*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+	if gaps := kept.gaps(); len(gaps) != 1 || !gaps[0].holds(first) || !gaps[0].holds(last) {
+		t.Errorf("the gaps %v do not hold %v to %v", gaps, first, last)
+	}
+	if got, want := r.Stats(), (RedisStats{Received: 1}); got != want {
+		t.Errorf("stats: got %+v, want %+v: the message in hand is neither refused nor stored", got, want)
+	}
+}
+
+// A publisher whose deadline is the context's would give up what it has taken in.
+func TestThePublisherSeesNoDeadline(t *testing.T) {
+	server := testkit.StartRedis(t)
+	pub := &fakePublisher{gate: make(chan struct{})}
+	opts := listenTo(server, "events")
+	opts.DrainIn = time.Minute
+	r, stop := startRedis(t, opts, pub)
+	testkit.Eventually(t, "the subscription", isUp(r))
+	server.Publish("events", said("1"), said("2"))
+	testkit.Eventually(t, "the first message", func() bool { return pub.calls() == 1 })
+	var stopping sync.WaitGroup
+	stopping.Go(stop)
+	testkit.Eventually(t, "the drain", func() bool { return errors.Is(r.Check(), errDraining) })
+	close(pub.gate)
+	stopping.Wait()
+	if pub.count() != 2 || pub.deadlines() != 0 {
+		t.Errorf("%d messages were stored, %d calls had a deadline", pub.count(), pub.deadlines())
+	}
+}
+
+// go-redis loses messages over RESP3, which is what it speaks by itself.
+func TestTheConnectionSpeaksRESP2WhateverTheURLSays(t *testing.T) {
+	for _, query := range []string{"", "?protocol=3"} {
+		server := testkit.StartRedis(t)
+		opts := listenTo(server, "events")
+		opts.URL += query
+		r, _ := startRedis(t, opts, new(fakePublisher))
+		testkit.Eventually(t, "the subscription", isUp(r))
+		if got := server.Do("CLIENT", "LIST", "TYPE", "pubsub")[0]; !strings.Contains(got, " resp=2") {
+			t.Errorf("%q: got connection %s", query, got)
+		}
+	}
+}
+
 func TestAHangingRedisIsNoticed(t *testing.T) {
 	server, pub := testkit.StartRedis(t), new(fakePublisher)
 	opts := listenTo(server, "events")
@@ -252,7 +487,7 @@ func TestAHangingRedisIsNoticed(t *testing.T) {
 	testkit.Eventually(t, "the message", stores(pub, 1))
 }
 
-func TestRunEndsAtOnceAndLeavesNothingRunning(t *testing.T) {
+func TestRunEndsSoonAndLeavesNothingRunning(t *testing.T) {
 	blocked := func() *fakePublisher { return &fakePublisher{gate: make(chan struct{})} }
 	for name, prepare := range map[string]func(t *testing.T, server *testkit.Redis, r *Redis, pub *fakePublisher){
 		"while it listens": func(t *testing.T, _ *testkit.Redis, r *Redis, _ *fakePublisher) {
@@ -270,6 +505,10 @@ func TestRunEndsAtOnceAndLeavesNothingRunning(t *testing.T) {
 				return err != nil && !errors.Is(err, errNotYet)
 			})
 		},
+		"while Redis hangs": func(t *testing.T, server *testkit.Redis, r *Redis, _ *fakePublisher) {
+			testkit.Eventually(t, "the subscription", isUp(r))
+			server.Pause()
+		},
 		"while Redis hangs in the handshake": func(t *testing.T, server *testkit.Redis, r *Redis, _ *fakePublisher) {
 			testkit.Eventually(t, "the subscription", isUp(r))
 			server.Pause()
@@ -279,7 +518,7 @@ func TestRunEndsAtOnceAndLeavesNothingRunning(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server, pub := testkit.StartRedis(t), blocked()
 			opts := listenTo(server, "events")
-			opts.Ping = 200 * time.Millisecond
+			opts.Ping, opts.DrainIn = 200*time.Millisecond, 200*time.Millisecond
 			r, stop := startRedis(t, opts, pub)
 			prepare(t, server, r, pub)
 
@@ -347,7 +586,8 @@ func TestSilenceIsWhatRedisDoesWhileItIsListenedTo(t *testing.T) {
 			err = l.watch(ctx, pingFunc(func() {
 				pings++
 				if pong {
-					l.waiting.Store(int64(time.Since(l.began)))
+					l.answered()
+					l.waiting.Store(l.sinceBegan())
 				}
 			}))
 		})
@@ -359,7 +599,7 @@ func TestSilenceIsWhatRedisDoesWhileItIsListenedTo(t *testing.T) {
 	if pings, err := watchFor(t, false, 1); !errors.Is(err, errSilent) || pings != 1 {
 		t.Errorf("a Redis that does not answer: %d pings, %v", pings, err)
 	}
-	if pings, err := watchFor(t, false, 0); err != nil || pings != 0 {
+	if pings, err := watchFor(t, false, 0); err != nil || pings != 1 {
 		t.Errorf("a publisher that cannot take more: %d pings, %v", pings, err)
 	}
 }

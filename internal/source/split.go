@@ -11,6 +11,9 @@ import (
 // its answers are not.
 const maxEvents = 10_000
 
+// whiteSpace is JSON's. Unicode has more, which is no part of a body's form.
+const whiteSpace = " \t\r\n"
+
 var (
 	errEmpty   = errors.New("body is empty")
 	errNotJSON = errors.New("body is neither JSON nor one JSON object per line")
@@ -24,7 +27,7 @@ var (
 //
 // The lines are not checked: a bad one is that line's own error. An array is.
 func split(body []byte, lines bool) (values [][]byte, many bool, err error) {
-	body = bytes.TrimSpace(body)
+	body = bytes.Trim(body, whiteSpace)
 	switch {
 	case len(body) == 0:
 		return nil, false, errEmpty
@@ -52,7 +55,7 @@ func firstLine(body []byte) []byte {
 func splitLines(body []byte) ([][]byte, error) {
 	var values [][]byte
 	for line := range bytes.Lines(body) {
-		if line = bytes.TrimSpace(line); len(line) == 0 {
+		if line = bytes.Trim(line, whiteSpace); len(line) == 0 {
 			continue
 		}
 		if len(values) == maxEvents {
