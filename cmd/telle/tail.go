@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 
 	"github.com/telle-ai/event-router/internal/broker"
@@ -51,24 +52,38 @@ func (t *tail) run(life process.Life, log *slog.Logger, out io.Writer) error {
 	ctx, cancel := context.WithCancel(life.Drain)
 	defer cancel()
 	running.Go(func() { _ = b.Run(ctx) }) // fails only on streams that it would create
-	if err := t.follow(ctx, b); err != nil {
-		return err
-	}
+	t.follow(ctx, b, log)
 	<-ctx.Done()
 	return nil
 }
 
-func (t *tail) follow(ctx context.Context, b *broker.Broker) error {
+// follow follows the conversation as soon as NATS and the stream are there.
+func (t *tail) follow(ctx context.Context, b *broker.Broker, log *slog.Logger) {
 	c := t.conversation()
 	wide := c.DealerWide().Subject(subjects.Live)
 	one := c.Subject(subjects.Live)
 	if c.Group == "" {
 		one = subjects.EveryGroup(subjects.Live, c.Dealer)
 	}
-	if _, err := b.Follow(ctx, one, wide); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("NATS: %w", err)
+	const patience = time.Second // NATS may be about to answer
+	began, told := time.Now(), false
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		_, err := b.Follow(ctx, one, wide)
+		if err == nil {
+			return
+		}
+		if !told && time.Since(began) > patience {
+			told = true
+			log.Warn("waiting for the stream", "error", err)
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
 	}
-	return nil
 }
 
 // printable puts a payload on one line. Anybody who may publish on NATS has made

@@ -278,11 +278,10 @@ func (b *Broker) askPosition(ctx context.Context) (uint64, error) {
 }
 
 // passBarrier sends a message on a subject of the stream that the stream is bound
-// to refuse, and waits for the refusal. Between the servers of a cluster the
-// message goes the way that the subscriptions went, so it arrives after them; an
-// API request has a way of its own and may overtake them.
+// to refuse, and waits for the refusal, whatever its reason. Between the servers of
+// a cluster the message goes the way that the subscriptions went, so it arrives
+// after them; an API request has a way of its own and may overtake them.
 func (b *Broker) passBarrier(ctx context.Context) error {
-	const streamNotMatched = 10060
 	msg := nats.NewMsg(subjects.Chat + ".barrier")
 	msg.Header.Set(jetstream.ExpectedStreamHeader, "none")
 	answer, err := b.nc.RequestMsgWithContext(ctx, msg)
@@ -290,13 +289,11 @@ func (b *Broker) passBarrier(ctx context.Context) error {
 		return err
 	}
 	var refused struct {
-		Error *streamError `json:"error"`
+		Error  *streamError `json:"error"`
+		Stream string       `json:"stream"`
 	}
-	if err := json.Unmarshal(answer.Data, &refused); err != nil || refused.Error == nil {
+	if err := json.Unmarshal(answer.Data, &refused); err != nil || refused.Error == nil || refused.Stream != ChatStream {
 		return errors.New("does not refuse what it must refuse")
-	}
-	if refused.Error.ErrCode != streamNotMatched {
-		return refused.Error
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -133,8 +134,19 @@ func (b *Broker) createStream(ctx context.Context, want jetstream.StreamConfig) 
 	if err != nil {
 		return fmt.Errorf("create stream %s: %w", want.Name, err)
 	}
-	b.log.Warn("stream was not there and has been made", "stream", want.Name, "replicas", want.Replicas, "max_age", want.MaxAge.String())
+	level := slog.LevelInfo
+	if b.hasAnswered() {
+		level = slog.LevelWarn // it was there before
+	}
+	b.log.Log(ctx, level, "stream made", "stream", want.Name, "replicas", want.Replicas, "max_age", want.MaxAge.String())
 	return nil
+}
+
+// hasAnswered reports whether the stream has ever answered.
+func (b *Broker) hasAnswered() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.made.IsZero()
 }
 
 // compare lists the settings in which a stream differs: those without which the

@@ -52,7 +52,7 @@ func TestBrokersThatStartAtOnceShareTheStreams(t *testing.T) {
 		b.awaitReady(t)
 	}
 	late := runReady(t, s.ClientURL())
-	if out := late.out.String(); strings.Contains(out, "stream created") || strings.Contains(out, "WARN") {
+	if out := late.out.String(); strings.Contains(out, "stream made") || strings.Contains(out, "WARN") {
 		t.Errorf("who finds the streams has nothing to say about them: %s", out)
 	}
 }

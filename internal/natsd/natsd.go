@@ -102,8 +102,7 @@ func (o Options) start(ctx context.Context) (*Server, error) {
 	// Debug lines are always asked for, as the level of the log can change later; a trace line for each protocol
 	// message is never.
 	ns.SetLoggerV2(log, true, false, false)
-	if err := await(ctx, ns, log); err != nil {
-		lock.Close()
+	if err := await(ctx, ns, log, lock); err != nil {
 		return nil, err
 	}
 	return &Server{ns: ns, lock: lock, clientURL: ns.ClientURL(), monitorURL: monitorURL(o.Host, ns)}, nil
@@ -116,11 +115,15 @@ func lockStore(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("store directory %s is in use by another server", dir)
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		return f, nil
 	}
-	return f, nil
+	f.Close()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = errors.New("in use by another server")
+	}
+	return nil, fmt.Errorf("store directory %s: %w", dir, err)
 }
 
 func (o Options) native() *server.Options {
@@ -154,8 +157,9 @@ func (o Options) probePorts(ctx context.Context) error {
 	return nil
 }
 
-// await starts ns and waits until it is ready, has given up, or takes too long.
-func await(ctx context.Context, ns *server.Server, log *serverLog) error {
+// await starts ns and waits until it is ready, has given up, or takes too long. If
+// it fails, the lock is given back once the server has ended.
+func await(ctx context.Context, ns *server.Server, log *serverLog, lock *os.File) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not ready after %v", startTimeout))
 	defer cancel()
 
@@ -173,11 +177,13 @@ func await(ctx context.Context, ns *server.Server, log *serverLog) error {
 		go func() {
 			<-started
 			stop(ns)
+			lock.Close()
 		}()
 		return context.Cause(ctx)
 	}
 	if err := log.startDone(); err != nil {
 		stop(ns)
+		lock.Close()
 		return err
 	}
 	return nil

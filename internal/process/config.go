@@ -49,7 +49,7 @@ type SocketFlags struct {
 	QueueBytes       int           `default:"1048576" help:"How much may wait for one slow client, in bytes. Past it, its socket is closed."`
 	HandshakeTimeout time.Duration `default:"10s" help:"A new client is served by then, or its socket is closed."`
 	PublishTimeout   time.Duration `default:"5s" help:"What a client sends is stored by then, or answered with the error unavailable."`
-	WriteTimeout     time.Duration `default:"10s" help:"A client takes a frame by then, or its socket is closed."`
+	WriteTimeout     time.Duration `default:"10s" help:"A client takes what is written at once, up to 64 KiB, by then, or its socket is closed."`
 	PingInterval     time.Duration `default:"25s" help:"How often a client is asked whether it is there."`
 	PingTimeout      time.Duration `default:"20s" help:"How long it may take to answer."`
 }

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"bufio"
+	"iter"
 	"net"
 	"net/http"
 	"strings"
@@ -32,7 +33,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*wsConn, error
 	return &wsConn{Conn: conn, under: h.conn, endIn: s.cfg.WriteIn}, nil
 }
 
-// writeFrames writes frames that have their headers. The error is
+// writeFrames writes frames that have their headers, with one write. The error is
 // [os.ErrDeadlineExceeded] when the client has not taken them in time.
 func (c *wsConn) writeFrames(frames [][]byte, in time.Duration) error {
 	// Not by a context, as the library has it: when it ends the library closes the
@@ -40,6 +41,26 @@ func (c *wsConn) writeFrames(frames [][]byte, in time.Duration) error {
 	_ = c.under.SetWriteDeadline(time.Now().Add(in))
 	defer c.under.SetWriteDeadline(time.Time{}) // pings have their own limit
 	return c.under.writeAll(frames)
+}
+
+// batchBytes is how much is written at once. A client that is slow but reads has
+// the time of a write for each batch, and pings get a turn in between.
+const batchBytes = 64 << 10
+
+// batches cuts frames into batches of whole frames.
+func batches(frames [][]byte) iter.Seq[[][]byte] {
+	return func(yield func([][]byte) bool) {
+		from, size := 0, 0
+		for i, f := range frames {
+			if size += len(f); size > batchBytes && i > from {
+				if !yield(frames[from:i]) {
+					return
+				}
+				from, size = i, len(f)
+			}
+		}
+		yield(frames[from:])
+	}
 }
 
 // end tells the client why its socket is closed and closes it.

@@ -152,10 +152,15 @@ func (c *session) skip(r io.Reader) (why hub.Reason, text string) {
 // write writes what the hub has, until there is nothing left.
 func (c *session) write() {
 	for frames := c.hub.Take(); frames != nil; frames = c.hub.Take() {
-		if err := c.conn.writeFrames(frames, c.server.cfg.WriteIn); err != nil {
-			c.hub.End(writeFailed(err), "")
-			c.conn.under.Close() // after part of a frame there is no place for a close frame
-			return
+		for batch := range batches(frames) {
+			if c.hub.Reason() != 0 {
+				return // nothing comes after a close frame
+			}
+			if err := c.conn.writeFrames(batch, c.server.cfg.WriteIn); err != nil {
+				c.hub.End(writeFailed(err), "")
+				c.conn.under.Close() // after part of a frame there is no place for a close frame
+				return
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -83,10 +84,11 @@ func openInBrowser(t *testing.T, url string) {
 	if browser == "" {
 		t.Fatal("no chromium in PATH: make deps installs it")
 	}
-	profile := t.TempDir()
+	profile, temp := t.TempDir(), t.TempDir()
 	cmd := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 		"--remote-debugging-port=0", "--user-data-dir="+profile, url)
+	cmd.Env = append(os.Environ(), "TMPDIR="+temp) // it leaves things there when it is killed
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.WaitDelay = 5 * time.Second // its children may hold the output open

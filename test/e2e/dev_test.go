@@ -84,6 +84,9 @@ func TestDevCarriesAnEventFromRedisToEverySocket(t *testing.T) {
 	// tail may not listen yet: it sees the last one at the latest.
 	seen := false
 	for n := 1; !seen; n++ {
+		if n > 200 {
+			t.Fatalf("telle tail prints nothing: %s", tail.text())
+		}
 		d.publish(mute)
 		for _, c := range clients {
 			f := c.wants("MUTE_STATE", strings.Replace(mute, "MUTE_BOT", "MUTE_STATUS", 1))
@@ -92,7 +95,10 @@ func TestDevCarriesAnEventFromRedisToEverySocket(t *testing.T) {
 			}
 		}
 		select {
-		case line := <-tail.lines:
+		case line, running := <-tail.lines:
+			if !running {
+				t.Fatalf("telle tail has ended: %s", tail.text())
+			}
 			seen = strings.HasSuffix(line, " chat.d1.g1 "+mute)
 		case <-time.After(100 * time.Millisecond):
 		}
