@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 	"unicode"
@@ -39,8 +38,7 @@ func (t *tail) run(life process.Life, log *slog.Logger, out io.Writer) error {
 	b, err := broker.New(broker.Config{
 		URL: t.NATSURL, Name: "telle-tail", Log: log,
 		Deliver: func(ev broker.LiveEvent) {
-			subject := subjects.Chat + strings.TrimPrefix(ev.Subject, subjects.Live)
-			fmt.Fprintf(out, "%d %s %s\n", ev.Seq, subject, printable(ev.Payload))
+			fmt.Fprintf(out, "%d %s %s\n", ev.Seq, subjects.ChatOf(ev.Subject), printable(ev.Payload))
 		},
 	})
 	if err != nil {
@@ -59,18 +57,13 @@ func (t *tail) run(life process.Life, log *slog.Logger, out io.Writer) error {
 
 // follow follows the conversation as soon as NATS and the stream are there.
 func (t *tail) follow(ctx context.Context, b *broker.Broker, log *slog.Logger) {
-	c := t.conversation()
-	wide := c.DealerWide().Subject(subjects.Live)
-	one := c.Subject(subjects.Live)
-	if c.Group == "" {
-		one = subjects.EveryGroup(subjects.Live, c.Dealer)
-	}
+	own, wide := t.conversation().Followed(subjects.Live)
 	const patience = time.Second // NATS may be about to answer
 	began, told := time.Now(), false
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for {
-		_, err := b.Follow(ctx, one, wide)
+		_, err := b.Follow(ctx, own, wide)
 		if err == nil {
 			return
 		}

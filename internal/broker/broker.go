@@ -288,10 +288,7 @@ func (b *Broker) passBarrier(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var refused struct {
-		Error  *streamError `json:"error"`
-		Stream string       `json:"stream"`
-	}
+	var refused streamAnswer
 	if err := json.Unmarshal(answer.Data, &refused); err != nil || refused.Error == nil || refused.Stream != ChatStream {
 		return errors.New("does not refuse what it must refuse")
 	}

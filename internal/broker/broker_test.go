@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"runtime"
@@ -334,27 +333,9 @@ func TestMonitoringShowsTheConnectionByItsName(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	runReady(t, s.ClientURL(), func(c *Config) { c.Name = "telle-router-somewhere" })
-	if got := get(t, s.MonitorURL()+"/connz"); !strings.Contains(got, `"name": "telle-router-somewhere"`) {
+	if _, got := testkit.Get(t, s.MonitorURL()+"/connz"); !strings.Contains(got, `"name": "telle-router-somewhere"`) {
 		t.Errorf("connz: %s", got)
 	}
-}
-
-func get(t *testing.T, url string) string {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(body)
 }
 
 func TestRunThatIsToldToEndDoesNotComplainAboutTheStream(t *testing.T) {

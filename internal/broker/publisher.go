@@ -445,6 +445,14 @@ func (p *publisher) connected() {
 	}
 }
 
+// streamAnswer is what a stream says to a message: an ack, or an error.
+type streamAnswer struct {
+	Error     *streamError `json:"error"`
+	Stream    string       `json:"stream"`
+	Seq       uint64       `json:"seq"`
+	Duplicate bool         `json:"duplicate"`
+}
+
 // streamError is the error in a stream's answer.
 type streamError struct {
 	Code        int    `json:"code"`
@@ -462,12 +470,7 @@ func (p *publisher) acknowledged(answer *nats.Msg) {
 	if m == nil {
 		return // answered before: it was sent more than once; or expired
 	}
-	var ack struct {
-		Error     *streamError `json:"error"`
-		Stream    string       `json:"stream"`
-		Seq       uint64       `json:"seq"`
-		Duplicate bool         `json:"duplicate"`
-	}
+	var ack streamAnswer
 	err := json.Unmarshal(answer.Data, &ack)
 	switch {
 	case err == nil && ack.Error != nil:

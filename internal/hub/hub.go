@@ -169,21 +169,13 @@ func (h *Hub) Join(ctx context.Context, s *Session, to ...subjects.Conversation)
 // Leave undoes Join for one conversation. It reports false if the session has not
 // joined it.
 func (h *Hub) Leave(s *Session, c subjects.Conversation) bool {
-	own, wide := topicsOf(c)
+	own, wide := c.Followed(subjects.Live)
 	if !h.has(s, own) {
 		return false
 	}
 	h.stand(s, []string{own, wide})
 	h.cfg.Interest.Unfollow(own, wide)
 	return true
-}
-
-func topicsOf(c subjects.Conversation) (own, wide string) {
-	wide = c.DealerWide().Subject(subjects.Live)
-	if c.Group == "" {
-		return subjects.EveryGroup(subjects.Live, c.Dealer), wide
-	}
-	return c.Subject(subjects.Live), wide
 }
 
 func (h *Hub) has(s *Session, subject string) bool {
@@ -198,7 +190,7 @@ func (h *Hub) sit(s *Session, to []subjects.Conversation) (taken []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, c := range to {
-		own, wide := topicsOf(c)
+		own, wide := c.Followed(subjects.Live)
 		if s.seats[own] == nil {
 			h.take(s, own)
 			h.take(s, wide)
@@ -209,10 +201,10 @@ func (h *Hub) sit(s *Session, to []subjects.Conversation) (taken []string) {
 }
 
 // stand undoes sit.
-func (h *Hub) stand(s *Session, subjects []string) {
+func (h *Hub) stand(s *Session, taken []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, subject := range subjects {
+	for _, subject := range taken {
 		seat := s.seats[subject]
 		if seat.joins--; seat.joins == 0 {
 			delete(s.seats, subject)

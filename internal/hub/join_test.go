@@ -310,7 +310,7 @@ func (m *model) subjects() []string {
 	all := map[string]bool{}
 	for _, follows := range m.follows {
 		for c := range follows {
-			own, wide := topicsOf(c)
+			own, wide := c.Followed(subjects.Live)
 			all[own], all[wide] = true, true
 		}
 	}

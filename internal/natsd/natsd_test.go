@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +14,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/telle-ai/event-router/internal/testkit"
 )
 
 func start(t *testing.T, o Options) *Server {
@@ -95,20 +95,8 @@ func TestTwoServersNeverShareAStore(t *testing.T) {
 
 func TestMonitoringShowsTheServer(t *testing.T) {
 	s := start(t, randomPorts(t.TempDir()))
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.MonitorURL()+"/varz", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Contains(body, []byte(`"server_name": "test"`)) {
+	_, body := testkit.Get(t, s.MonitorURL()+"/varz")
+	if !strings.Contains(body, `"server_name": "test"`) {
 		t.Fatalf("got %s", body)
 	}
 }

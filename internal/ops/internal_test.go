@@ -1,11 +1,12 @@
 package ops
 
 import (
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/telle-ai/event-router/internal/testkit"
 )
 
 func TestInternalHandlerServesAllFour(t *testing.T) {
@@ -29,27 +30,9 @@ func TestInternalHandlerServesAllFour(t *testing.T) {
 		{"/debug/pprof/symbol", http.StatusOK, "num_symbols"},
 		{"/", http.StatusNotFound, ""},
 	} {
-		status, body := fetch(t, srv.URL+c.path)
+		status, body := testkit.Get(t, srv.URL+c.path)
 		if status != c.status || !strings.Contains(body, c.holds) {
 			t.Errorf("%s: got %d %q, want %d with %q", c.path, status, body, c.status, c.holds)
 		}
 	}
-}
-
-func fetch(t *testing.T, url string) (status int, body string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
 }

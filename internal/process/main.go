@@ -40,35 +40,40 @@ type Main struct {
 // Router runs the router until it is told to end, and returns the exit code.
 func (m Main) Router() int {
 	var cfg RouterConfig
-	return m.Run(&cfg, "Holds sockets and pushes to each the events of the conversations that it follows.", nil,
-		func(string) (*LogFlags, Run) {
-			return &cfg.Process.LogFlags, func(life Life, log *slog.Logger) error {
-				return withListeners(cfg.Listen, cfg.Internal, func(l Listeners) error {
-					r, err := NewRouter(cfg, m.Version, log)
-					if err != nil {
-						return err
-					}
-					return r.Run(life, l)
-				})
-			}
-		})
+	return m.serve(&cfg, "Holds sockets and pushes to each the events of the conversations that it follows.",
+		&cfg.Common, &cfg.Listen, &cfg.Internal,
+		func(log *slog.Logger) (server, error) { return NewRouter(cfg, m.Version, log) })
 }
 
 // Bridge runs the bridge until it is told to end, and returns the exit code.
 func (m Main) Bridge() int {
 	var cfg BridgeConfig
-	return m.Run(&cfg, "Takes events from Redis, HTTP and chatbot sockets and puts them on NATS.", nil,
-		func(string) (*LogFlags, Run) {
-			return &cfg.Process.LogFlags, func(life Life, log *slog.Logger) error {
-				return withListeners(cfg.Listen, cfg.Internal, func(l Listeners) error {
-					b, err := NewBridge(cfg, m.Version, log)
-					if err != nil {
-						return err
-					}
-					return b.Run(life, l)
-				})
-			}
-		})
+	return m.serve(&cfg, "Takes events from Redis, HTTP and chatbot sockets and puts them on NATS.",
+		&cfg.Common, &cfg.Listen, &cfg.Internal,
+		func(log *slog.Logger) (server, error) { return NewBridge(cfg, m.Version, log) })
+}
+
+// A server is a router or a bridge.
+type server interface {
+	Run(Life, Listeners) error
+}
+
+// serve runs a server on two listeners. What the pointers point to is filled when
+// the arguments have been parsed.
+func (m Main) serve(cfg any, what string, common *Common, public, internal *string, build func(*slog.Logger) (server, error)) int {
+	run := func(life Life, log *slog.Logger) error {
+		l, err := Listen(*public, *internal)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		s, err := build(log)
+		if err != nil {
+			return err
+		}
+		return s.Run(life, l)
+	}
+	return m.Run(cfg, what, nil, func(string) (*LogFlags, Run) { return &common.Process.LogFlags, run })
 }
 
 // A Run is what a program does between its start and its end.
@@ -222,15 +227,6 @@ func watchSignals(log *slog.Logger, reload func() error) (Life, func()) {
 type Listeners struct {
 	Public   net.Listener
 	Internal net.Listener
-}
-
-func withListeners(public, internal string, use func(Listeners) error) (err error) {
-	l, err := Listen(public, internal)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	return use(l)
 }
 
 // Listen opens the two listeners. The error names the flag.

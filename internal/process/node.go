@@ -120,7 +120,7 @@ func (n *node) replaced() {
 
 // invalid keeps what a NATS client put into the stream without it being an event.
 func (n *node) invalid(ev hub.StoredEvent, reason error) {
-	subject := subjects.Chat + strings.TrimPrefix(ev.Subject, subjects.Live)
+	subject := subjects.ChatOf(ev.Subject)
 	n.log.Warn("invalid event in the stream", "subject", subject, "seq", ev.Seq, "reason", reason)
 	if err := n.broker.DeadStored(ev.Seq, subject, reason.Error(), ev.Payload); err != nil {
 		n.log.Error("dead letter lost", "subject", subject, "seq", ev.Seq, "error", err)

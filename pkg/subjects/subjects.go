@@ -84,6 +84,21 @@ func EveryGroup(prefix, dealer string) string {
 	return Conversation{Dealer: dealer}.Subject(prefix) + ".*"
 }
 
+// Followed returns the two subjects that together are what a follower of the
+// conversation sees: its own, or with an empty Group those of all chats of the
+// dealer, and the dealer-wide one.
+func (c Conversation) Followed(prefix string) (own, wide string) {
+	wide = c.DealerWide().Subject(prefix)
+	if c.Group == "" {
+		return EveryGroup(prefix, c.Dealer), wide
+	}
+	return c.Subject(prefix), wide
+}
+
+// ChatOf returns the chat subject on which the event of a live subject was
+// published.
+func ChatOf(live string) string { return Chat + strings.TrimPrefix(live, Live) }
+
 // Parse splits a subject into its prefix and its conversation. It accepts just
 // what [Conversation.Subject] makes: wildcards, empty tokens and encodings that
 // are not the canonical one are errors.

@@ -293,3 +293,25 @@ func checkToken(t *testing.T, token string) {
 		}
 	}
 }
+
+func TestAFollowerSeesItsOwnAndWhatIsForAllChats(t *testing.T) {
+	for _, c := range []struct {
+		of        Conversation
+		own, wide string
+	}{
+		{Conversation{Dealer: "d", Group: "a.b"}, "live.d.a%2Eb", "live.d"},
+		{Conversation{Dealer: "d"}, "live.d.*", "live.d"},
+	} {
+		own, wide := c.of.Followed(Live)
+		if own != c.own || wide != c.wide {
+			t.Errorf("%+v: got %s and %s, want %s and %s", c.of, own, wide, c.own, c.wide)
+		}
+	}
+}
+
+func TestALiveSubjectTellsTheChatSubject(t *testing.T) {
+	c := Conversation{Dealer: "live.", Group: "g"}
+	if got := ChatOf(c.Subject(Live)); got != c.Subject(Chat) {
+		t.Errorf("got %s, want %s", got, c.Subject(Chat))
+	}
+}
