@@ -24,6 +24,11 @@ build: ## build the binaries into bin
 test: deps ## run all tests under the race detector
 	go test -race -count=1 -timeout 9m ./...
 
+.PHONY: faults
+faults: deps ## run the fault suite, three rounds
+	go test -count=1 -timeout 60m ./test/e2e -v -faults full -rounds 3 \
+		-run 'Fault|SamePayloadThrice|FiftyMegabytesBehind|TwoThousandSockets'
+
 .PHONY: lint
 lint: ## check format, vet, staticcheck, modernity, go.mod and shell scripts
 	@$(call silent,$(ls_files) '*.go' | xargs gofmt -l)

@@ -31,9 +31,22 @@ type Config struct {
 	AckWait   time.Duration // how long to wait for an ack before publishing again
 	Log       *slog.Logger
 
-	// Replaced is called when the stream turns out to be another one than before,
-	// whose sequences begin anew.
+	// Replaced is called between two calls of Deliver when the stream turns out to be
+	// another one than before, whose sequences begin anew.
 	Replaced func()
+
+	// Interrupted is called when live events do not come any more, or may be missing
+	// from now on; Restored when everything after a position comes again. With a
+	// notice it may take long. They take turns, but Interrupted may be called again.
+	Interrupted func(notice bool)
+	Restored    func(position uint64)
+
+	// Doubted is called when live events may have been left out before.
+	Doubted func()
+
+	// Reached is called between two calls of Deliver: all live events up to a position
+	// have been delivered, or never will be.
+	Reached func(position uint64)
 
 	// Deliver gets every live event of the followed subjects, one after the
 	// other, in the order in which the stream stored them.
@@ -51,6 +64,9 @@ type Broker struct {
 	publisher *publisher
 	live      *live
 	position  *rounds
+	asker     *asker
+
+	anchored atomic.Pointer[string] // a subject that holds a message; nil: none is known
 
 	reconnects atomic.Uint64
 	errors     atomic.Uint64 // that NATS reported aside
@@ -61,10 +77,16 @@ type Broker struct {
 	warned     map[string]bool // owned by watchStreams: differences that were logged
 	connectErr string          // owned by NATS's callbacks: the last that was logged
 
+	running atomic.Bool // Run has begun: before that nobody follows anything
+
+	turns       sync.Mutex // held while Interrupted or Restored is called
+	interrupts  uint64
+	interrupted bool
+	noticed     bool
+
 	mu        sync.Mutex
-	streamErr error     // why the stream does not answer; nil: it does
-	last      uint64    // the stream's last sequence, as far as it was asked for
-	made      time.Time // when the stream was made; zero: not known yet
+	streamErr error                 // why the stream does not answer; nil: it does
+	info      *jetstream.StreamInfo // the stream when it was last asked for; zero: not yet
 }
 
 const (
@@ -97,9 +119,11 @@ func New(cfg Config) (*Broker, error) {
 	if err := CheckURL(cfg.URL); err != nil {
 		return nil, err
 	}
+	cfg.fillIn()
 	b := &Broker{
 		cfg:       cfg,
 		log:       cfg.Log,
+		info:      &jetstream.StreamInfo{},
 		streamErr: errStarting,
 		wake:      make(chan struct{}, 1),
 		warned:    map[string]bool{},
@@ -115,13 +139,36 @@ func New(cfg Config) (*Broker, error) {
 		nc.Close()
 		return nil, fmt.Errorf("jetstream: %w", err)
 	}
-	if b.publisher, err = newPublisher(nc, cfg); err != nil {
+	if b.publisher, err = newPublisher(nc, cfg, b.findStored); err != nil {
 		nc.Close()
 		return nil, err
 	}
-	b.live = newLive(nc, cfg.Deliver)
+	if b.asker, err = newAsker(nc); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	b.live = newLive(nc, cfg.Deliver, cfg.Reached, cfg.Replaced)
 	b.position = &rounds{ask: b.askPosition}
 	return b, nil
+}
+
+// fillIn lets callbacks be left out.
+func (c *Config) fillIn() {
+	if c.Replaced == nil {
+		c.Replaced = func() {}
+	}
+	if c.Interrupted == nil {
+		c.Interrupted = func(bool) {}
+	}
+	if c.Restored == nil {
+		c.Restored = func(uint64) {}
+	}
+	if c.Doubted == nil {
+		c.Doubted = func() {}
+	}
+	if c.Reached == nil {
+		c.Reached = func(uint64) {}
+	}
 }
 
 // options says how to stay connected. NATS's callbacks wait until the broker is
@@ -143,6 +190,7 @@ func (b *Broker) options(built <-chan struct{}) []nats.Option {
 		nats.ReconnectHandler(func(*nats.Conn) { <-built; b.reconnects.Add(1); b.connected() }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { <-built; b.disconnected(err) }),
 		nats.ReconnectErrHandler(b.notConnected),
+		nats.ReconnectToServer(b.beforeReconnect),
 		nats.LameDuckModeHandler(func(*nats.Conn) { b.log.Warn("NATS server is going away") }),
 		nats.ErrorHandler(b.asyncError),
 	}
@@ -159,6 +207,7 @@ func (b *Broker) Close() {
 // settings that cannot work ([*SettingsError]). It returns when all that it
 // started has ended, but for a question to the stream, which Close ends.
 func (b *Broker) Run(ctx context.Context) error {
+	b.running.Store(true)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var parts sync.WaitGroup
@@ -199,7 +248,8 @@ func (b *Broker) watchStreams(ctx context.Context) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for verified := false; ; {
-		err := b.probe(ctx, verified)
+		interrupts, epoch := b.countInterrupts(), b.live.epoch.Load()
+		position, err := b.probe(ctx, verified)
 		if _, ok := errors.AsType[*SettingsError](err); ok {
 			return err
 		}
@@ -208,6 +258,12 @@ func (b *Broker) watchStreams(ctx context.Context) error {
 		}
 		verified = b.verifiedAfter(verified, err)
 		b.setStreamErr(err)
+		if err == nil {
+			b.live.mark(ctx, epoch, position)
+			b.restore(interrupts, position)
+		} else {
+			b.interrupt(true)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -217,15 +273,57 @@ func (b *Broker) watchStreams(ctx context.Context) error {
 	}
 }
 
-func (b *Broker) probe(ctx context.Context, verified bool) error {
-	switch {
-	case !b.publisher.online.Load():
-		return errOffline
-	case !verified && b.cfg.Streams != nil:
-		return b.verifyStreams(ctx)
+// probe returns the stream's position.
+func (b *Broker) probe(ctx context.Context, verified bool) (uint64, error) {
+	if !b.publisher.online.Load() {
+		return 0, errOffline
 	}
-	_, err := b.position.join(ctx)
-	return err
+	if !verified && b.cfg.Streams != nil {
+		if err := b.verifyStreams(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return b.position.join(ctx)
+}
+
+func (b *Broker) countInterrupts() uint64 {
+	b.turns.Lock()
+	defer b.turns.Unlock()
+	return b.interrupts
+}
+
+// interrupt says that live events do not come any more.
+func (b *Broker) interrupt(notice bool) {
+	if !b.running.Load() {
+		return
+	}
+	b.turns.Lock()
+	defer b.turns.Unlock()
+	b.interrupts++
+	if !b.interrupted || notice && !b.noticed {
+		b.interrupted, b.noticed = true, notice
+		b.cfg.Interrupted(notice)
+	}
+}
+
+// restore says that everything after a position comes again, unless there was an
+// interruption since the question for it, or much still waits to be delivered: then
+// more may be dropped, and nats.go does not tell again.
+func (b *Broker) restore(interrupts, position uint64) {
+	b.turns.Lock()
+	defer b.turns.Unlock()
+	if b.interrupted && b.interrupts == interrupts && b.live.keepsUp() {
+		b.interrupted, b.noticed = false, false
+		b.cfg.Restored(position)
+	}
+}
+
+// beforeReconnect is called before each attempt to connect again, with the
+// connection locked: in contrast to the other callbacks surely before anything
+// comes over the new connection. It leaves the choice of the server to nats.go.
+func (b *Broker) beforeReconnect([]nats.Server, nats.ServerInfo) (*nats.Server, time.Duration) {
+	b.interrupt(true)
+	return nil, 0
 }
 
 // verifiedAfter says whether the streams may be taken as verified after a probe.
@@ -299,21 +397,45 @@ func (b *Broker) passBarrier(ctx context.Context) error {
 // was made anew counts from 1 again, so all that is known of sequences is void.
 func (b *Broker) notice(info *jetstream.StreamInfo) {
 	b.mu.Lock()
-	replaced := b.last > info.State.LastSeq || !b.made.IsZero() && !b.made.Equal(info.Created)
-	b.last, b.made = info.State.LastSeq, info.Created
+	was := b.info
+	b.info = info
 	b.mu.Unlock()
+	b.publisher.window.Store(int64(info.Config.Duplicates))
+	replaced := was.State.LastSeq > info.State.LastSeq || !was.Created.IsZero() && !was.Created.Equal(info.Created)
 	if replaced {
 		b.log.Error("the stream was replaced: sequences begin anew", "stream", ChatStream, "last_sequence", info.State.LastSeq)
-		if b.cfg.Replaced != nil {
-			b.cfg.Replaced()
-		}
+		b.live.markReplaced()
 	}
+	if leader(was) != "" && leader(was) != leader(info) {
+		b.log.Warn("the stream has another leader", "stream", ChatStream, "leader", leader(info))
+		b.cfg.Doubted() // what the last one stored and did not announce nobody will announce
+	}
+}
+
+func leader(info *jetstream.StreamInfo) string {
+	if info.Cluster == nil {
+		return ""
+	}
+	return info.Cluster.Leader
+}
+
+// streamInfo returns the stream as it was when it was last asked for: about a
+// second ago, or a zero one before the first time.
+func (b *Broker) streamInfo() *jetstream.StreamInfo {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.info
 }
 
 func (b *Broker) connected() {
 	b.connectErr = ""
 	b.log.Info("NATS connected", "server", b.nc.ConnectedUrlRedacted(), "name", b.cfg.Name)
 	b.publisher.connected()
+	b.lookNow()
+}
+
+// lookNow lets watchStreams ask the stream at once.
+func (b *Broker) lookNow() {
 	select {
 	case b.wake <- struct{}{}:
 	default: // it has yet to look
@@ -322,6 +444,7 @@ func (b *Broker) connected() {
 
 func (b *Broker) disconnected(err error) {
 	b.publisher.online.Store(false)
+	b.interrupt(true)
 	b.setStreamErr(errOffline)
 	if err == nil { // we closed it
 		return
@@ -341,6 +464,8 @@ func (b *Broker) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	b.errors.Add(1)
 	if errors.Is(err, nats.ErrSlowConsumer) {
 		b.slow.Add(1)
+		b.interrupt(false)
+		b.lookNow()
 	}
 	subject := ""
 	if sub != nil {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/binary"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -29,9 +30,12 @@ const liveBuffer = 1 << 16
 // subscriptions feed one channel with one reader, for two reasons: no goroutine
 // per subject, and what one stream stored is delivered in one order.
 type live struct {
-	nc      *nats.Conn
-	deliver func(LiveEvent)
-	arrived chan *nats.Msg
+	nc       *nats.Conn
+	deliver  func(LiveEvent)
+	reached  func(position uint64)
+	replaced func()
+	epoch    atomic.Uint64  // how often the stream was replaced
+	arrived  chan *nats.Msg // a message without a subject is a mark
 
 	delivered, ignored atomic.Uint64
 
@@ -44,10 +48,12 @@ type interest struct {
 	followers int
 }
 
-func newLive(nc *nats.Conn, deliver func(LiveEvent)) *live {
+func newLive(nc *nats.Conn, deliver func(LiveEvent), reached func(uint64), replaced func()) *live {
 	return &live{
 		nc:       nc,
 		deliver:  deliver,
+		reached:  reached,
+		replaced: replaced,
 		arrived:  make(chan *nats.Msg, liveBuffer),
 		interest: map[string]*interest{},
 	}
@@ -121,7 +127,31 @@ func (l *live) run(ctx context.Context) {
 	}
 }
 
+// mark lets reached be called when all that has arrived before is delivered.
+// The position was asked for in an epoch: sequences of another one mean nothing.
+func (l *live) mark(ctx context.Context, epoch, position uint64) {
+	b := binary.BigEndian.AppendUint64(nil, epoch)
+	select {
+	case l.arrived <- &nats.Msg{Data: binary.BigEndian.AppendUint64(b, position)}:
+	case <-ctx.Done():
+	}
+}
+
+// markReplaced lets replaced be called when what has arrived before, of the old
+// stream, is delivered.
+func (l *live) markReplaced() {
+	l.epoch.Add(1)
+	l.arrived <- new(nats.Msg)
+}
+
+// keepsUp reports whether there is much room for what arrives.
+func (l *live) keepsUp() bool { return len(l.arrived) < cap(l.arrived)/2 }
+
 func (l *live) arrive(m *nats.Msg) {
+	if m.Subject == "" {
+		l.marked(m.Data)
+		return
+	}
 	seq, err := strconv.ParseUint(stamp(m, "Nats-Sequence"), 10, 64)
 	prev, err2 := strconv.ParseUint(stamp(m, "Nats-Last-Sequence"), 10, 64)
 	if err != nil || err2 != nil || stamp(m, "Nats-Stream") != ChatStream {
@@ -136,6 +166,15 @@ func (l *live) arrive(m *nats.Msg) {
 		Session: m.Header.Get(events.HeaderSession),
 		Payload: m.Data,
 	})
+}
+
+func (l *live) marked(mark []byte) {
+	switch {
+	case len(mark) == 0:
+		l.replaced()
+	case binary.BigEndian.Uint64(mark) == l.epoch.Load():
+		l.reached(binary.BigEndian.Uint64(mark[8:]))
+	}
 }
 
 // stamp returns a header that the stream puts on what it republishes: the last of

@@ -31,9 +31,13 @@ var ErrUnavailable = errors.New("the stream did not acknowledge in time")
 // Messages of one lane go one at a time: were two under way together, the first
 // refused and the second stored, the retry would swap them. Lanes go side by
 // side. A lane is a conversation.
+//
+// The stream forgets ids. A message that it may have forgotten is looked up before
+// it is sent again.
 type publisher struct {
 	// Static after construction.
 	nc      *nats.Conn
+	find    func(context.Context, *pending) (seq uint64, err error)
 	inbox   string // acks arrive on inbox + token; nobody else has the same
 	ackWait time.Duration
 	bound   int64
@@ -42,6 +46,9 @@ type publisher struct {
 	// Set by NATS's callbacks. To ask the connection is to wait while it dials.
 	online     atomic.Bool
 	maxPayload atomic.Int64 // 0: not known yet
+
+	window   atomic.Int64  // how long the stream remembers ids, in nanoseconds
+	doubtful chan *pending // to be looked up
 
 	tokens                                           atomic.Uint64
 	held                                             atomic.Int64
@@ -73,8 +80,10 @@ type pending struct {
 
 	// Guarded by publisher.mu.
 	ended   bool
+	looked  bool      // it is being looked up: not to be sent
 	refused int       // times in a row
 	retry   time.Time // when to send it again
+	first   time.Time // it cannot have been stored before; zero: nor since
 }
 
 // Why a message is not in the stream yet, beside what the stream itself says.
@@ -91,16 +100,19 @@ const (
 	overhead   = 512                    // bytes that a held message costs beside its payload
 )
 
-func newPublisher(nc *nats.Conn, cfg Config) (*publisher, error) {
+func newPublisher(nc *nats.Conn, cfg Config, find func(context.Context, *pending) (uint64, error)) (*publisher, error) {
 	p := &publisher{
-		nc:      nc,
-		inbox:   nats.NewInbox() + ".",
-		ackWait: cfg.AckWait,
-		bound:   cfg.HoldBytes,
-		room:    semaphore.NewWeighted(cfg.HoldBytes),
-		lanes:   map[string]*lane{},
-		byToken: map[string]*pending{},
+		nc:       nc,
+		find:     find,
+		inbox:    nats.NewInbox() + ".",
+		ackWait:  cfg.AckWait,
+		bound:    cfg.HoldBytes,
+		room:     semaphore.NewWeighted(cfg.HoldBytes),
+		doubtful: make(chan *pending, looksQueued),
+		lanes:    map[string]*lane{},
+		byToken:  map[string]*pending{},
 	}
+	p.window.Store(int64(DuplicateWindow)) // until it is known
 	acks, err := nc.Subscribe(p.inbox+"*", p.acknowledged)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to the stream's acks: %w", err)
@@ -127,6 +139,9 @@ func (b *Broker) Publish(ctx context.Context, p events.Publication, done func(se
 	}
 	m := b.publisher.newPending(msg, p.ID)
 	m.stream, m.lane, m.done = ChatStream, msg.Subject, done
+	if p.ID != "" {
+		m.first = p.Since
+	}
 	return b.publisher.take(ctx, m)
 }
 
@@ -184,6 +199,22 @@ func (b *Broker) deadLetter(id, source, from, reason string, payload []byte) *pe
 		msg.Data = payload[:max(0, fits)]
 	}
 	return m
+}
+
+// Announce keeps an advisory, on a subject of the stream DEAD, where whoever
+// subscribes to it hears it as it comes. It waits for room as Publish does, and holds
+// the advisory until it is stored.
+func (b *Broker) Announce(ctx context.Context, subject string, payload []byte) error {
+	msg := nats.NewMsg(subject)
+	msg.Data = payload
+	m := b.publisher.newPending(msg, "")
+	m.stream, m.lane = DeadStream, msg.Reply // a lane of its own, as dead letters
+	m.done = func(_ uint64, err error) {
+		if err != nil {
+			b.log.Error("advisory lost", "subject", subject, "payload", string(payload), "error", err)
+		}
+	}
+	return b.publisher.take(ctx, m)
 }
 
 // most is how long a message may be, with its headers.
@@ -290,13 +321,25 @@ func (p *publisher) hold(ctx context.Context, m *pending) error {
 // send puts a message under way. p.mu is held: a lane's messages cannot overtake
 // each other.
 func (p *publisher) send(m *pending) {
-	if !p.online.Load() {
+	switch now := time.Now(); {
+	case m.looked:
+	case !p.online.Load():
 		p.refused(m, errOffline)
-		return
+	case p.forgotten(m, now):
+		p.doubt(m)
+	default:
+		p.publish(m, now)
 	}
-	m.retry = time.Now().Add(p.ackWait)
+}
+
+func (p *publisher) publish(m *pending, now time.Time) {
+	m.retry = now.Add(p.ackWait)
 	if err := p.nc.PublishMsg(m.msg); err != nil {
 		p.refused(m, err)
+		return
+	}
+	if m.first.IsZero() {
+		m.first = now
 	}
 }
 
@@ -402,6 +445,11 @@ func (p *publisher) abandon() {
 
 // run sends again what was not acknowledged, until ctx ends.
 func (p *publisher) run(ctx context.Context) {
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	for range looksAtOnce {
+		looking.Go(func() { p.lookUp(ctx) })
+	}
 	tick := time.NewTicker(retryEvery)
 	defer tick.Stop()
 	for {
@@ -421,7 +469,7 @@ func (p *publisher) sendDue(now time.Time) {
 		return
 	}
 	for _, l := range p.lanes {
-		if m := l.queue[0]; m.retry.Before(now) {
+		if m := l.queue[0]; m.retry.Before(now) && !m.looked {
 			if p.refusal == nil {
 				p.refusal = errNoAck
 			}

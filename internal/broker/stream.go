@@ -17,8 +17,11 @@ import (
 // The streams.
 const (
 	ChatStream = "CHAT" // every event: captures chat.>, republishes to live.>
-	DeadStream = "DEAD" // what could not be accepted: captures dead.>
+	DeadStream = "DEAD" // what could not be accepted, and where something may be missing: captures dead.>, bridge.gap
 )
+
+// GapSubject is where bridges say that something may be missing, and since when.
+const GapSubject = "bridge.gap"
 
 // DuplicateWindow is how long the stream remembers message ids.
 const DuplicateWindow = 2 * time.Minute
@@ -70,8 +73,8 @@ func (c StreamConfig) dead() jetstream.StreamConfig {
 	}
 	return jetstream.StreamConfig{
 		Name:              DeadStream,
-		Description:       "what could not be accepted, with the reason in headers",
-		Subjects:          []string{subjects.Dead + ".>"},
+		Description:       "what could not be accepted, with the reason in headers, and gaps",
+		Subjects:          []string{subjects.Dead + ".>", GapSubject},
 		Storage:           jetstream.FileStorage,
 		Retention:         jetstream.LimitsPolicy,
 		Discard:           jetstream.DiscardOld,
@@ -143,11 +146,7 @@ func (b *Broker) createStream(ctx context.Context, want jetstream.StreamConfig) 
 }
 
 // hasAnswered reports whether the stream has ever answered.
-func (b *Broker) hasAnswered() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return !b.made.IsZero()
-}
+func (b *Broker) hasAnswered() bool { return !b.streamInfo().Created.IsZero() }
 
 // compare lists the settings in which a stream differs: those without which the
 // event router cannot work, and those that are the operator's choice.

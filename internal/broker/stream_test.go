@@ -30,7 +30,7 @@ func TestMissingStreamsAreMade(t *testing.T) {
 		t.Errorf("CHAT: %+v", chat)
 	}
 	dead := js.info(t, DeadStream).Config
-	if !slices.Equal(dead.Subjects, []string{"dead.>"}) || dead.MaxAge != 24*time.Hour || dead.RePublish != nil {
+	if !slices.Equal(dead.Subjects, []string{"dead.>", "bridge.gap"}) || dead.MaxAge != 24*time.Hour || dead.RePublish != nil {
 		t.Errorf("DEAD: %+v", dead)
 	}
 }

@@ -8,14 +8,8 @@ import (
 )
 
 // Deliver puts an event into the queues of all sessions that follow it. It never
-// blocks. Events must come in the order of the stream.
+// blocks. Events must come in the order in which the stream has announced them.
 func (h *Hub) Deliver(ev StoredEvent) {
-	if ev.Seq == h.lastSeq {
-		// It comes twice in a row where one session follows the conversation and
-		// another all conversations of the dealer: two subscriptions.
-		return
-	}
-	h.lastSeq = ev.Seq
 	if err := h.deliver(&ev); err != nil {
 		h.cfg.Invalid(ev, err) // not under the lock: it may call the hub
 	}
@@ -25,19 +19,33 @@ func (h *Hub) Deliver(ev StoredEvent) {
 func (h *Hub) deliver(ev *StoredEvent) error {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
+	if ev.Seq == h.lastSeq {
+		// It comes twice in a row where one session follows the conversation and
+		// another all conversations of the dealer: two subscriptions.
+		return nil
+	}
+	h.lastSeq = ev.Seq
 	one, every := h.topics[ev.Subject], h.everyGroup(ev.Subject)
 	if one == nil && every == nil {
 		return nil // the last follower has just left
 	}
 	event, err := h.parse(ev)
-	if err != nil {
-		return err
+	d := delivery{hub: h, ev: ev, event: event, invalid: err != nil}
+	if every != nil && every.missingBefore(ev) > 0 {
+		one, every = every, one // who follows by both must notice what is missing
 	}
-	h.delivered.Add(1)
-	d := delivery{hub: h, seq: ev.Seq, sender: ev.Session, event: event}
-	d.to(one)
-	d.to(every)
-	return nil
+	d.gaps(one)
+	d.gaps(every)
+	news := d.to(one)
+	news = d.to(every) || news
+	switch {
+	case !news:
+		h.duplicate.Add(1)
+		return nil
+	case err == nil:
+		h.delivered.Add(1)
+	}
+	return err
 }
 
 // everyGroup returns the topic of those who follow all groups of the subject's
@@ -70,12 +78,15 @@ var errWrongSubject = &events.FieldError{Reason: "names another dealer or group 
 // the first session needs it. It holds values: pointers would put what they point
 // to on the heap.
 type delivery struct {
-	hub    *Hub
-	seq    uint64
-	sender string
-	event  events.Event
-	frames [events.Audiences][protocols]encoded
+	hub     *Hub
+	ev      *StoredEvent
+	event   events.Event
+	invalid bool // it has no frames, but its place in the order
+	frames  frames
 }
+
+// frames are what becomes of an event.
+type frames [events.Audiences][protocols]encoded
 
 type encoded struct {
 	tried       bool
@@ -83,30 +94,63 @@ type encoded struct {
 	notToSender bool
 }
 
-func (d *delivery) to(t *topic) {
+// gaps makes a topic's sessions read what is missing before the event. That is done
+// first for both topics: who follows both must not be sent the event over one of
+// them before.
+func (d *delivery) gaps(t *topic) {
 	if t == nil {
 		return
 	}
+	missing := t.missingBefore(d.ev)
+	if missing == 0 {
+		return
+	}
 	for _, seat := range t.seats {
-		s := seat.session
-		f := d.frame(s.audience, s.protocol)
-		if f.bytes == nil || f.notToSender && s.id == d.sender {
-			continue
-		}
-		if s.push(d.seq, f.bytes) {
-			d.hub.frames.Add(1)
+		if missing > seat.base {
+			seat.session.misses(missing)
 		}
 	}
 }
 
-func (d *delivery) frame(a events.Audience, p Protocol) *encoded {
-	f := &d.frames[a][p]
+// to delivers the event to a topic's sessions, unless it has been. It reports
+// whether it did. An event counts as delivered only after that: a session that
+// falls behind reads from before it.
+func (d *delivery) to(t *topic) (news bool) {
+	ev := d.ev
+	if t == nil || ev.Seq <= t.known(ev.Subject) {
+		return false
+	}
+	for _, seat := range t.seats {
+		if ev.Seq <= seat.base {
+			continue
+		}
+		if f := d.frame(seat.session); f != nil && seat.session.push(ev.Seq, f) {
+			d.hub.frames.Add(1)
+		}
+	}
+	t.deliveredOne(ev.Subject, ev.Seq)
+	return true
+}
+
+// frame returns what the session is sent of the event, or nil.
+func (d *delivery) frame(s *Session) []byte {
+	if d.invalid {
+		return nil
+	}
+	return d.frames.of(s, &d.event, d.ev)
+}
+
+func (fs *frames) of(s *Session, e *events.Event, ev *StoredEvent) []byte {
+	f := &fs[s.audience][s.protocol]
 	if !f.tried {
 		f.tried = true
-		if frame, ok := d.event.Frame(a); ok {
-			f.bytes = d.hub.cfg.Encoders[p](frame, d.seq)
+		if frame, ok := e.Frame(s.audience); ok {
+			f.bytes = s.hub.cfg.Encoders[s.protocol](frame, ev.Seq)
 			f.notToSender = frame.NotToSender
 		}
 	}
-	return f
+	if f.notToSender && s.id == ev.Session {
+		return nil
+	}
+	return f.bytes
 }

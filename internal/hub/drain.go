@@ -32,17 +32,21 @@ func (h *Hub) Drain(ctx context.Context, over time.Duration) error {
 	}
 }
 
-// EndAll ends all sessions that there are now.
-func (h *Hub) EndAll(why Reason, text string) {
-	for _, s := range h.all() {
-		s.End(why, text)
+// Replaced says that the stream is another one than before: all that is known of
+// sequences is void. It ends all sessions that there are now: they would take new
+// events for old ones.
+func (h *Hub) Replaced() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reached.Store(0)
+	h.lastSeq = 0
+	h.catchUp.pages.forget()
+	for _, t := range h.topics {
+		t.forget()
 	}
-}
-
-func (h *Hub) all() []*Session {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return slices.Collect(maps.Keys(h.sessions))
+	for s := range h.sessions {
+		s.End(Unavailable, "the stream was replaced: connect again")
+	}
 }
 
 // cutShort returns the error of a drain whose time is over, unless all is done.

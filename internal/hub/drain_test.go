@@ -70,10 +70,10 @@ func (c *crowd) leave() {
 	c.lives.Wait()
 }
 
-func TestEndAllEndsAllThatThereAreAndLetsOthersIn(t *testing.T) {
+func TestANewStreamEndsAllThatThereAreAndLetsOthersIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(t, 10, 0)
-		c.hub.EndAll(Unavailable, "connect again")
+		c.hub.Replaced()
 		c.lives.Wait()
 		for _, s := range c.clients {
 			s.wantEnd(Unavailable)

@@ -1,19 +1,23 @@
 // Package hub is the room that knows who listens to what on this router. It takes
 // stored events in the order of the stream, makes of each one frame per audience
 // and protocol, and puts it into the queues of the sessions that follow its
-// conversation. It knows neither NATS nor sockets.
+// conversation. Live delivery may leave events out: the hub notices, and whoever
+// has missed some reads them from the stream. It knows neither NATS nor sockets.
 //
 // # Concurrency
 //
-// One goroutine calls [Hub.Deliver]; it never waits for a session. All other
-// methods may be called from anywhere. Lock order: Hub.mu, then Session.mu.
+// One goroutine calls [Hub.Deliver] and [Hub.Reached]; it never waits for a
+// session. All other methods may be called from anywhere. Lock order: Hub.mu, then
+// Session.mu, then catchUp.mu.
 package hub
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/telle-ai/event-router/pkg/events"
 	"github.com/telle-ai/event-router/pkg/subjects"
@@ -28,10 +32,32 @@ type Interest interface {
 	Unfollow(subjects ...string)
 }
 
+// History is what the hub reads from the stream.
+type History interface {
+	// Heads returns the last event of each followed subject that has events after a
+	// sequence, by the subject that it is on: of a wildcard the last one of all. It
+	// has looked at everything up to through, which is least or more.
+	Heads(ctx context.Context, after, least uint64, followed []string) (heads map[string]uint64, through uint64, err error)
+
+	// LastOfEach is Heads with the last event of each subject that a wildcard covers.
+	// A wildcard that covers too many is returned itself.
+	LastOfEach(ctx context.Context, after, least uint64, followed []string) (heads map[string]uint64, err error)
+
+	// Page returns the next events of a followed subject after a sequence, in
+	// order. It may answer from a copy of the stream that lags. An error with a
+	// method Oldest() uint64 says that the stream may not hold all of them any
+	// more, but surely from that sequence on.
+	Page(ctx context.Context, followed string, after uint64) ([]StoredEvent, error)
+
+	// FirstHeld returns the first sequence that the stream holds.
+	FirstHeld() uint64
+}
+
 // A StoredEvent is an event as the stream announces it.
 type StoredEvent struct {
 	Subject string // live.<dealer>[.<group>]
 	Seq     uint64 // its sequence in the stream
+	Prev    uint64 // the sequence before it on its subject; 0: none, or not held any more
 	Session string // the session that sent it, or ""
 	Payload []byte
 }
@@ -48,11 +74,21 @@ const (
 // An Encoder makes the bytes that a socket is sent.
 type Encoder func(f events.Frame, seq uint64) []byte
 
+// Notices are what sockets are told beside events.
+type Notices struct {
+	Degraded []byte // nothing comes live for now
+	Live     []byte // all that was missed has been sent
+}
+
 // Config says what a hub works with.
 type Config struct {
 	Interest   Interest
+	History    History
 	Encoders   map[Protocol]Encoder
-	QueueBytes int // what may wait for one session, in bytes of frames
+	Notices    map[Protocol]Notices
+	QueueBytes int           // what may wait for one session, in bytes of frames
+	SlowIn     time.Duration // a session has caught up by then, or is ended as slow
+	Log        *slog.Logger
 
 	// Invalid is told of an event that stands in the stream and is not valid.
 	Invalid func(StoredEvent, error)
@@ -60,46 +96,44 @@ type Config struct {
 
 // A Hub delivers stored events to sessions.
 type Hub struct {
-	cfg Config // static
+	// Static.
+	cfg     Config
+	catchUp *catchUp
 
 	// Owned by the goroutine that calls Deliver.
-	lastSeq uint64
 	subject []byte // scratch
 
-	delivered, frames atomic.Uint64
-	ended             [reasons]atomic.Uint64
+	reached                      atomic.Uint64 // all live events up to here have been delivered, or never will be
+	delivered, frames, duplicate atomic.Uint64
+	replayed, filled, unfillable atomic.Uint64
+	fallen                       [causes]atomic.Uint64
+	behind                       atomic.Int64 // sessions that are
+	ended                        [reasons]atomic.Uint64
 
-	mu       sync.RWMutex
-	topics   map[string]*topic // by live subject
-	sessions map[*Session]struct{}
-	draining bool
-	empty    chan struct{} // closed when draining and the last session has gone
-}
-
-// A topic is a live subject that sessions of this router follow.
-type topic struct {
-	subject string
-	seats   []*seat
-}
-
-// A seat is one session's place in a topic. A session that follows several
-// conversations of a dealer has one seat in the dealer-wide topic.
-type seat struct {
-	session *Session
-	topic   *topic
-	at      int // index in topic.seats
-	joins   int // how many joins need it
+	mu          sync.RWMutex
+	topics      map[string]*topic // by live subject
+	sessions    map[*Session]struct{}
+	interrupted bool // nothing, or not everything, comes live
+	draining    bool
+	lastSeq     uint64        // written with a read lock, like the topics
+	empty       chan struct{} // closed when draining and the last session has gone
 }
 
 // New returns a hub without sessions.
 func New(cfg Config) *Hub {
-	return &Hub{
+	h := &Hub{
 		cfg:      cfg,
 		topics:   map[string]*topic{},
 		sessions: map[*Session]struct{}{},
 		empty:    make(chan struct{}),
 	}
+	h.catchUp = newCatchUp(h)
+	return h
 }
+
+// Run lets sessions catch up until ctx ends. It returns when all that it started
+// has ended.
+func (h *Hub) Run(ctx context.Context) { h.catchUp.run(ctx) }
 
 // ErrDraining is what Register returns once Drain has begun.
 var ErrDraining = errors.New("draining")
@@ -114,6 +148,9 @@ func (h *Hub) Register(s *Session) error {
 		return ErrDraining
 	}
 	h.sessions[s] = struct{}{}
+	if h.interrupted {
+		s.interrupt(false)
+	}
 	return nil
 }
 
@@ -157,12 +194,13 @@ func (h *Hub) remove(s *Session) (left []string) {
 // not overlap.
 func (h *Hub) Join(ctx context.Context, s *Session, to ...subjects.Conversation) (position uint64, err error) {
 	// Seated before the interest is effective: nothing that arrives can be missed.
-	follow := h.sit(s, to)
+	follow, fresh := h.sit(s, to)
 	position, err = h.cfg.Interest.Follow(ctx, follow...)
 	if err != nil {
 		h.stand(s, follow)
 		return 0, err
 	}
+	h.joined(s, fresh, position)
 	return position, nil
 }
 
@@ -184,20 +222,41 @@ func (h *Hub) has(s *Session, subject string) bool {
 	return s.seats[subject] != nil
 }
 
-// sit gives the session its seats for what it has not joined yet, and returns the
-// subjects of these seats.
-func (h *Hub) sit(s *Session, to []subjects.Conversation) (taken []string) {
+// sit gives the session its seats for what it has not joined yet. It returns the
+// subjects of these joins, and the seats that are new.
+func (h *Hub) sit(s *Session, to []subjects.Conversation) (taken []string, fresh []*seat) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, c := range to {
 		own, wide := c.Followed(subjects.Live)
-		if s.seats[own] == nil {
-			h.take(s, own)
-			h.take(s, wide)
-			taken = append(taken, own, wide)
+		if s.seats[own] != nil {
+			continue
+		}
+		for _, subject := range []string{own, wide} {
+			taken = append(taken, subject)
+			if seat := h.take(s, subject); seat.joins == 1 {
+				fresh = append(fresh, seat)
+			}
 		}
 	}
-	return taken
+	if len(fresh) > 0 {
+		s.follows(fresh)
+	}
+	return taken, fresh
+}
+
+// joined tells seats the position from which everything comes.
+func (h *Hub) joined(s *Session, fresh []*seat, position uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.started {
+		return // Start, or Resume, will say from where
+	}
+	for _, seat := range fresh {
+		seat.base = max(seat.base, position)
+	}
 }
 
 // stand undoes sit.
@@ -211,22 +270,24 @@ func (h *Hub) stand(s *Session, taken []string) {
 			h.vacate(seat)
 		}
 	}
+	s.follows(nil)
 }
 
 // take gives the session a seat in a topic. h.mu is held.
-func (h *Hub) take(s *Session, subject string) {
+func (h *Hub) take(s *Session, subject string) *seat {
 	if seat := s.seats[subject]; seat != nil {
 		seat.joins++
-		return
+		return seat
 	}
 	t := h.topics[subject]
 	if t == nil {
-		t = &topic{subject: subject}
+		t = newTopic(subject, h.reached.Load())
 		h.topics[subject] = t
 	}
 	seat := &seat{session: s, topic: t, at: len(t.seats), joins: 1}
 	t.seats = append(t.seats, seat)
 	s.seats[subject] = seat
+	return seat
 }
 
 // vacate takes a seat out of its topic. h.mu is held.
@@ -240,18 +301,69 @@ func (h *Hub) vacate(s *seat) {
 	}
 }
 
+// Interrupt says that from now on nothing, or not everything, comes live, until
+// Restore. Nobody is sent anything meanwhile; with a notice, sockets are told.
+func (h *Hub) Interrupt(notice bool) {
+	h.mu.Lock() // no event is half delivered
+	defer h.mu.Unlock()
+	h.interrupted = true
+	for s := range h.sessions {
+		s.interrupt(notice)
+	}
+}
+
+// Restore says that everything after a position comes live again. All sessions
+// read what they have missed.
+func (h *Hub) Restore(position uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.interrupted = false
+	for s := range h.sessions {
+		s.restore(position)
+	}
+	h.catchUp.wakeUp()
+}
+
+// Reached says that all live events up to a position have been delivered, or never
+// will be.
+func (h *Hub) Reached(position uint64) { h.reached.Store(max(h.reached.Load(), position)) }
+
+// Audit looks for events that live delivery has left out without anything that
+// came later telling of them. It is done bit by bit anyway: this is for when there
+// is a reason to fear some.
+func (h *Hub) Audit() { h.catchUp.auditNow() }
+
 // Stats are counters since the start, and gauges.
 type Stats struct {
-	Sessions int
-	Subjects int               // followed by sessions
-	Events   uint64            // that somebody here follows
-	Frames   uint64            // put into sessions' queues
-	Ended    map[string]uint64 // sessions, by reason
+	Sessions   int
+	Behind     int               // sessions that read from the stream
+	Subjects   int               // followed by sessions
+	Events     uint64            // that somebody here follows
+	Duplicates uint64            // that came live once more
+	Frames     uint64            // put into sessions' queues, live
+	Replayed   uint64            // put into sessions' queues, read from the stream
+	Fallen     map[string]uint64 // times that a session was behind, by cause; a gap that was found is one
+	Filled     uint64            // gaps of which a session got all that was missing
+	Unfillable uint64            // times that the stream did not hold any more what was missing
+	Ended      map[string]uint64 // sessions, by reason
 }
 
 // Stats returns the counters.
 func (h *Hub) Stats() Stats {
-	s := Stats{Events: h.delivered.Load(), Frames: h.frames.Load(), Ended: map[string]uint64{}}
+	s := Stats{
+		Behind:     int(h.behind.Load()),
+		Events:     h.delivered.Load(),
+		Duplicates: h.duplicate.Load(),
+		Frames:     h.frames.Load(),
+		Replayed:   h.replayed.Load(),
+		Fallen:     map[string]uint64{},
+		Filled:     h.filled.Load(),
+		Unfillable: h.unfillable.Load(),
+		Ended:      map[string]uint64{},
+	}
+	for why := range causes {
+		s.Fallen[causeWords[why]] = h.fallen[why].Load()
+	}
 	for r := Gone; r < reasons; r++ {
 		s.Ended[r.String()] = h.ended[r].Load()
 	}

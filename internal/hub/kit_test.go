@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/telle-ai/event-router/pkg/events"
 	"github.com/telle-ai/event-router/pkg/subjects"
@@ -19,18 +23,40 @@ import (
 const roomy = 1 << 20
 
 // A stream stands for the stream and the broker in front of it: what is stored
-// comes to the hub over each subscription that the hub has on its subject then.
+// comes to the hub over each subscription that the hub has on its subject then,
+// unless it is lost on the way. What is read of it comes a few events at a time.
 type stream struct {
 	t testing.TB
 
 	mu        sync.Mutex
-	stored    []subjects.Conversation // by sequence, the first is 1
+	stored    []StoredEvent // by sequence, the first is 1
+	chats     []subjects.Conversation
+	last      map[string]uint64 // by subject
+	held      uint64            // the first sequence that it still has
 	followers map[string]int
 	arrived   []StoredEvent // on its way to the hub
 	refuse    error         // what Follow returns
+	broken    error         // what reading returns
+	lagging   int           // how many pages will be answered by a replica that has nothing new
+	hasty     bool          // looks vouch for no more than they must
+	deaf      bool          // nothing arrives
+	looks     int           // calls of Heads
+	pages     map[string]int
+
+	asked func() // called before Follow and Heads answer
 }
 
-var _ Interest = (*stream)(nil)
+// pageEvents is how many events one page holds.
+const pageEvents = 3
+
+var (
+	_ Interest = (*stream)(nil)
+	_ History  = (*stream)(nil)
+)
+
+func newStream(t testing.TB) *stream {
+	return &stream{t: t, last: map[string]uint64{}, held: 1, followers: map[string]int{}, pages: map[string]int{}, asked: func() {}}
+}
 
 func (s *stream) Follow(ctx context.Context, subjects ...string) (uint64, error) {
 	s.mu.Lock()
@@ -44,7 +70,10 @@ func (s *stream) Follow(ctx context.Context, subjects ...string) (uint64, error)
 	for _, subject := range subjects {
 		s.followers[subject]++
 	}
-	return uint64(len(s.stored)), nil
+	s.mu.Unlock()
+	s.asked()
+	s.mu.Lock()
+	return s.end(), nil
 }
 
 func (s *stream) Unfollow(subjects ...string) {
@@ -60,28 +89,137 @@ func (s *stream) Unfollow(subjects ...string) {
 	}
 }
 
+func (s *stream) Heads(ctx context.Context, after, least uint64, followed []string) (map[string]uint64, uint64, error) {
+	s.mu.Lock()
+	s.looks++
+	s.mu.Unlock()
+	s.asked()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken != nil {
+		return nil, 0, s.broken
+	}
+	through := max(least, s.end())
+	if s.hasty {
+		through = least
+	}
+	heads := map[string]uint64{}
+	for _, f := range followed {
+		last := ""
+		for subject := range s.covered(f) {
+			if s.last[subject] > max(after, s.last[last]) {
+				last = subject
+			}
+		}
+		if last != "" {
+			heads[last] = s.last[last]
+		}
+	}
+	return heads, through, context.Cause(ctx)
+}
+
+func (s *stream) LastOfEach(ctx context.Context, after, _ uint64, followed []string) (map[string]uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken != nil {
+		return nil, s.broken
+	}
+	heads := map[string]uint64{}
+	for _, f := range followed {
+		for subject := range s.covered(f) {
+			if last := s.last[subject]; last > after {
+				heads[subject] = last
+			}
+		}
+	}
+	return heads, context.Cause(ctx)
+}
+
+// covered yields the subjects that have or had events. s.mu is held.
+func (s *stream) covered(followed string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if !subjects.IsEveryGroup(followed) {
+			yield(followed)
+			return
+		}
+		for subject := range s.last {
+			if subjects.EveryGroupOf(subject) == followed && !yield(subject) {
+				return
+			}
+		}
+	}
+}
+
+func (s *stream) Page(ctx context.Context, followed string, after uint64) (page []StoredEvent, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pages[followed]++
+	if s.lagging > 0 {
+		s.lagging--
+		return nil, nil
+	}
+	switch {
+	case s.broken != nil:
+		return nil, s.broken
+	case s.held > after+1:
+		return nil, goneError(s.held)
+	}
+	for _, ev := range s.stored[min(after, s.end()):] {
+		if len(page) < pageEvents && (ev.Subject == followed || subjects.EveryGroupOf(ev.Subject) == followed) {
+			ev.Prev = 0 // a page does not say
+			page = append(page, ev)
+		}
+	}
+	return page, context.Cause(ctx)
+}
+
+func (s *stream) FirstHeld() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held
+}
+
+// goneError is the first sequence that is held.
+type goneError uint64
+
+func (e goneError) Error() string  { return fmt.Sprintf("held from %d on", uint64(e)) }
+func (e goneError) Oldest() uint64 { return uint64(e) }
+
 // store takes an event in and returns its sequence.
 func (s *stream) store(c subjects.Conversation, session, payload string) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stored = append(s.stored, c)
-	ev := StoredEvent{
-		Subject: c.Subject(subjects.Live),
-		Seq:     uint64(len(s.stored)),
-		Session: session,
-		Payload: []byte(payload),
-	}
+	ev := s.put(c, session, payload)
 	over := []string{ev.Subject}
 	if c.Group != "" {
 		over = append(over, subjects.EveryGroup(subjects.Live, c.Dealer))
 	}
 	for _, subject := range over {
-		if s.followers[subject] > 0 {
+		if s.followers[subject] > 0 && !s.deaf {
 			s.arrived = append(s.arrived, ev)
 		}
 	}
 	return ev.Seq
 }
+
+// lose takes in an event that the bot says, and that never arrives.
+func (s *stream) lose(c subjects.Conversation) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.put(c, "", spoken(c)).Seq
+}
+
+func (s *stream) put(c subjects.Conversation, session, payload string) StoredEvent {
+	ev := StoredEvent{Subject: c.Subject(subjects.Live), Seq: s.end() + 1, Session: session, Payload: []byte(payload)}
+	if ev.Prev = s.last[ev.Subject]; ev.Prev < s.held {
+		ev.Prev = 0
+	}
+	s.stored, s.chats, s.last[ev.Subject] = append(s.stored, ev), append(s.chats, c), ev.Seq
+	return ev
+}
+
+// end is the position. s.mu is held.
+func (s *stream) end() uint64 { return uint64(len(s.stored)) }
 
 // arrivals returns what is on its way to the hub, once.
 func (s *stream) arrivals() []StoredEvent {
@@ -96,7 +234,24 @@ func (s *stream) arrivals() []StoredEvent {
 func (s *stream) position() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return uint64(len(s.stored))
+	return s.end()
+}
+
+// set changes how the stream behaves.
+func (s *stream) set(change func(*stream)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s)
+}
+
+// reads returns how often Heads was called, and Page for all subjects.
+func (s *stream) reads() (looks, pages int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.pages {
+		pages += n
+	}
+	return s.looks, pages
 }
 
 func (s *stream) followed() []string {
@@ -110,25 +265,40 @@ type router struct {
 	t       testing.TB
 	stream  *stream
 	hub     *Hub
-	encoded int      // calls of the encoder
-	invalid []string // what Invalid was told
+	encoded atomic.Int64 // calls of the encoder
+	invalid []string     // what Invalid was told
 }
 
+// newRouter returns a router that runs until the end of the test.
 func newRouter(t testing.TB, queueBytes int) *router {
-	r := &router{t: t, stream: &stream{t: t, followers: map[string]int{}}}
+	r := &router{t: t, stream: newStream(t)}
 	r.hub = New(Config{
 		Interest:   r.stream,
+		History:    r.stream,
 		Encoders:   map[Protocol]Encoder{WebSocket: r.encode},
+		Notices:    map[Protocol]Notices{WebSocket: {Degraded: []byte("degraded"), Live: []byte("live")}},
 		QueueBytes: queueBytes,
+		SlowIn:     slowIn,
+		Log:        slog.New(slog.DiscardHandler),
 		Invalid: func(ev StoredEvent, err error) {
 			r.invalid = append(r.invalid, fmt.Sprint(ev.Seq, ": ", err))
 		},
 	})
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.hub.Run(ctx) })
+	t.Cleanup(func() {
+		stop()
+		running.Wait()
+	})
 	return r
 }
 
+// slowIn is longer than any test takes that does not speak of it.
+const slowIn = time.Hour
+
 func (r *router) encode(f events.Frame, seq uint64) []byte {
-	r.encoded++
+	r.encoded.Add(1)
 	return append(strconv.AppendUint(nil, seq, 10), " "+f.Channel...)
 }
 
@@ -146,8 +316,15 @@ func (r *router) send(c subjects.Conversation, payload string) uint64 {
 	return seq
 }
 
+// audit says that all that was stored has arrived or never will, and looks for what
+// is missing.
+func (r *router) audit() {
+	r.hub.Reached(r.stream.position())
+	r.hub.Audit()
+}
+
 // say sends something that the bot says in a conversation.
-func (r *router) say(c subjects.Conversation) uint64 { return r.send(c, said(c, "bot")) }
+func (r *router) say(c subjects.Conversation) uint64 { return r.send(c, spoken(c)) }
 
 // A client is the other end of a session. It reads when the test tells it to.
 type client struct {
@@ -207,13 +384,39 @@ func (r *router) join(c *client, to ...subjects.Conversation) (position uint64) 
 
 // read takes all that waits.
 func (c *client) read() (frames []string) {
-	for taken := c.session.Take(); taken != nil; taken = c.session.Take() {
-		for _, f := range taken {
-			frames = append(frames, string(f))
-		}
+	for taken := c.take(); taken != nil; taken = c.take() {
+		frames = append(frames, taken...)
 	}
-	c.awake = false
 	return frames
+}
+
+// take takes what waits, and says that what it took before is written.
+func (c *client) take() (frames []string) {
+	c.locked(func() { c.awake = len(c.session.queue) > 0 })
+	for _, f := range c.session.Take() {
+		frames = append(frames, string(f))
+	}
+	return frames
+}
+
+// locked calls f with the session's lock held.
+func (c *client) locked(f func()) {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	f()
+}
+
+// push is what Deliver does for each event.
+func (c *client) push(seq uint64, frame []byte) {
+	c.session.hub.mu.RLock()
+	defer c.session.hub.mu.RUnlock()
+	c.session.push(seq, frame)
+}
+
+// behind reports whether the session reads from the stream.
+func (c *client) behind() (is bool) {
+	c.locked(func() { is = c.session.behind != nil })
+	return is
 }
 
 // wantFrames reads and compares.
@@ -227,10 +430,12 @@ func (c *client) wantFrames(want ...string) {
 // wantEnd checks that the session was ended once, for the reason.
 func (c *client) wantEnd(why Reason) {
 	c.t.Helper()
-	if c.closes != 1 || c.why != why || c.session.Reason() != why {
-		c.t.Errorf("session %s: %d ends, the last for %v, Reason %v; want one, for %v",
-			c.session.ID(), c.closes, c.why, c.session.Reason(), why)
-	}
+	c.locked(func() {
+		if c.closes != 1 || c.why != why || c.session.reason != why {
+			c.t.Errorf("session %s: %d ends, the last for %v, reason %v; want one, for %v",
+				c.session.ID(), c.closes, c.why, c.session.reason, why)
+		}
+	})
 }
 
 // sequences returns the sequences in frames, which must be of events.
@@ -258,6 +463,15 @@ func said(c subjects.Conversation, by events.User) string {
 	return object(map[string]any{
 		"type": "UPDATE_MSG", "dealerId": c.Dealer, "groupId": c.Group, "user": by, "adminId": "a1", "message": "hi",
 	})
+}
+
+// spoken is what the bot says in a conversation or, if it is all of a dealer's, the
+// system.
+func spoken(c subjects.Conversation) string {
+	if c.Group == "" {
+		return toAllChats(c.Dealer)
+	}
+	return said(c, events.UserBot)
 }
 
 func joined(c subjects.Conversation) string {

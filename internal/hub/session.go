@@ -1,7 +1,9 @@
 package hub
 
 import (
+	"context"
 	"sync"
+	"time"
 
 	"github.com/telle-ai/event-router/pkg/events"
 )
@@ -25,24 +27,32 @@ type SessionConfig struct {
 
 // A Session is one client's life on this router: what it follows, and what waits
 // for it. Frames leave its queue in the order in which they came in.
+//
+// It is live, and then events go into its queue as they are delivered, or it is
+// behind, and then it reads them from the stream until it has caught up: see
+// behind.go.
 type Session struct {
 	// Static.
-	id         string
-	audience   events.Audience
-	protocol   Protocol
-	queueBytes int
-	wake       func()
-	close      func(Reason, string)
+	hub      *Hub
+	id       string
+	audience events.Audience
+	protocol Protocol
+	wake     func()
+	close    func(Reason, string)
 
 	seats map[string]*seat // by live subject; guarded by Hub.mu
 
 	mu      sync.Mutex
 	queue   []queued
-	waiting int    // bytes in queue, and taken but perhaps not written
-	taken   int    // bytes of these that were taken last
-	last    uint64 // the sequence of the last event that was put into queue
+	waiting int     // bytes in queue, and taken but perhaps not written
+	taken   int     // bytes of these that were taken last
+	last    uint64  // the last event that was pushed
+	through uint64  // the session has all events up to here, or they were before its time
+	doubt   uint64  // until it starts: the last event that it misses, unless that was before its time
+	behind  *behind // nil: live
 	started bool
 	taking  bool // Wake was called and Take has not yet returned nothing
+	told    bool // that the broker is away
 	reason  Reason
 }
 
@@ -52,16 +62,16 @@ type queued struct {
 }
 
 // NewSession returns a session that takes part after [Hub.Register]. What comes
-// for it waits until Start.
+// for it waits until Start or Resume.
 func (h *Hub) NewSession(cfg SessionConfig) *Session {
 	return &Session{
-		id:         cfg.ID,
-		audience:   cfg.Audience,
-		protocol:   cfg.Protocol,
-		queueBytes: h.cfg.QueueBytes,
-		wake:       cfg.Wake,
-		close:      cfg.Close,
-		seats:      map[string]*seat{},
+		hub:      h,
+		id:       cfg.ID,
+		audience: cfg.Audience,
+		protocol: cfg.Protocol,
+		wake:     cfg.Wake,
+		close:    cfg.Close,
+		seats:    map[string]*seat{},
 	}
 }
 
@@ -71,55 +81,143 @@ func (s *Session) ID() string { return s.id }
 // Start lets the session's frames out: the first one, then all that has come
 // meanwhile but events up to the position. Those were before it.
 func (s *Session) Start(position uint64, first []byte) {
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.reason != 0 {
 		return
 	}
+	s.through = position
+	if s.behind == nil && s.doubt > position {
+		s.fallBehind(Gap)
+	}
+	s.release(first)
+	s.catchUp() // if it has missed something meanwhile
+}
+
+// Resume is Start for a client that has come back, and has all events of its
+// conversations up to since: what it has missed is read from the stream and goes
+// before what comes live. It returns when the first frame, which says how that
+// went, is in the queue, or when ctx or the session ends.
+func (s *Session) Resume(ctx context.Context, since, position uint64, first func(Recovery) []byte) error {
+	// It speaks of another stream; or will say later what it follows, and then
+	// nothing can be promised now.
+	if since > position || s.followsNothing() {
+		s.Start(position, first(Recovery{Seq: position, Oldest: s.hub.cfg.History.FirstHeld()}))
+		return nil
+	}
+	r := &resumption{position: position, first: first, answered: make(chan struct{})}
+	s.resume(since, r)
+	select {
+	case <-r.answered:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *Session) followsNothing() bool {
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
+	return len(s.seats) == 0
+}
+
+func (s *Session) resume(since uint64, r *resumption) {
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reason != 0 {
+		close(r.answered)
+		return
+	}
+	if s.behind == nil {
+		s.fallBehind(Resume)
+	}
+	s.through = since
+	s.behind.resume = r
+	s.behind.missed = max(s.behind.missed, r.position)
+	s.catchUp()
+}
+
+// release puts the first frame before what waits and lets the frames out.
+func (s *Session) release(first []byte) {
 	frames := []queued{{frame: first}}
 	s.waiting = len(first)
 	for _, q := range s.queue {
-		if q.seq > position || q.seq == 0 {
+		if q.seq == 0 || q.seq > s.through && s.behind == nil {
 			frames = append(frames, q)
 			s.waiting += len(q.frame)
 		}
 	}
-	s.queue, s.last, s.started = frames, max(s.last, position), true
+	s.queue, s.started = frames, true
 	s.wakeUp()
 }
 
-// Send puts a frame that is not an event into the queue.
+// Send puts a frame that is not an event into the queue. Such a frame cannot be
+// read again from anywhere: a client that lets too many of them wait is ended.
 func (s *Session) Send(frame []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.waiting+len(frame) > 2*s.hub.cfg.QueueBytes && len(s.queue) > 0 {
+		s.end(Slow, "the client does not read what it is sent")
+		return
+	}
 	s.enqueue(queued{frame: frame})
 }
 
-// push puts an event's frame into the queue, unless it has been there. It reports
-// whether it did.
+// misses says that the session was not sent an event that it follows. Hub.mu is held.
+func (s *Session) misses(seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.reason != 0 || seq <= s.through:
+		return
+	case s.behind == nil && !s.started: // who knows
+		s.doubt = max(s.doubt, seq)
+		return
+	case s.behind == nil:
+		s.fallBehind(Gap)
+	}
+	s.behind.missed = max(s.behind.missed, seq)
+	s.behind.dropTail()
+}
+
+// push puts an event's frame into the queue, unless the session has the event. A
+// session that has no room for it falls behind. It reports whether the frame was
+// queued. Hub.mu is held.
 func (s *Session) push(seq uint64, frame []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if seq <= s.last {
+	if s.reason != 0 || seq == s.last || seq <= s.through {
+		return false
+	}
+	if s.behind == nil && !s.fits(frame) {
+		s.fallBehind(Overflow)
+	}
+	if s.behind != nil {
+		s.behind.note(seq, frame, s.hub.cfg.QueueBytes)
 		return false
 	}
 	s.last = seq
-	return s.enqueue(queued{seq: seq, frame: frame})
+	s.enqueue(queued{seq, frame})
+	return true
 }
 
-// enqueue holds the queue's bound. s.mu is held.
-func (s *Session) enqueue(q queued) bool {
+// fits holds the queue's bound. A frame that is larger than it passes where
+// nothing waits: else it could never be delivered to anybody.
+func (s *Session) fits(frame []byte) bool {
+	return s.waiting+len(frame) <= s.hub.cfg.QueueBytes || len(s.queue) == 0
+}
+
+func (s *Session) enqueue(q queued) {
 	if s.reason != 0 {
-		return false
-	}
-	if s.waiting+len(q.frame) > s.queueBytes && len(s.queue) > 0 {
-		s.end(Slow, "the client does not read what it is sent")
-		return false
+		return
 	}
 	s.queue = append(s.queue, q)
 	s.waiting += len(q.frame)
 	s.wakeUp()
-	return true
 }
 
 func (s *Session) wakeUp() {
@@ -137,6 +235,12 @@ func (s *Session) Take() [][]byte {
 	defer s.mu.Unlock()
 	s.waiting -= s.taken
 	s.taken = s.waiting
+	if s.behind != nil {
+		s.behind.since = time.Now() // it has taken something
+		if s.roomy() {
+			s.behind.tell()
+		}
+	}
 	if len(s.queue) == 0 || s.reason != 0 {
 		s.taking = false
 		return nil
@@ -148,6 +252,9 @@ func (s *Session) Take() [][]byte {
 	s.queue = nil // an idle session owns no buffer
 	return frames
 }
+
+// roomy reports whether it is worth while to read more from the stream.
+func (s *Session) roomy() bool { return s.waiting <= s.hub.cfg.QueueBytes/2 }
 
 // End ends the session: nothing more is delivered and its socket is closed. The
 // text tells the client more about the reason. Only the first call counts.
@@ -162,6 +269,11 @@ func (s *Session) end(why Reason, text string) {
 		return
 	}
 	s.reason, s.queue = why, nil
+	if b := s.behind; b != nil {
+		s.hub.behind.Add(-1)
+		b.tell()
+		b.answered()
+	}
 	s.close(why, text)
 }
 

@@ -20,7 +20,7 @@ func started(t *testing.T) *client {
 func TestTheFirstFrameIsFirstAndEventsUpToThePositionAreDropped(t *testing.T) {
 	c := newRouter(t, roomy).newClient("s", events.Chatbot)
 	for _, seq := range []uint64{3, 5, 6, 9} {
-		c.session.push(seq, []byte{'0' + byte(seq)})
+		c.push(seq, []byte{'0' + byte(seq)})
 	}
 	c.session.Start(5, []byte("ready"))
 	c.wantFrames("ready", "6", "9")
@@ -30,24 +30,24 @@ func TestEventsUpToThePositionAreDroppedHoweverLateTheyCome(t *testing.T) {
 	c := newRouter(t, roomy).newClient("s", events.Chatbot)
 	c.session.Start(5, []byte("ready"))
 	for _, seq := range []uint64{4, 5, 6} {
-		c.session.push(seq, []byte{'0' + byte(seq)})
+		c.push(seq, []byte{'0' + byte(seq)})
 	}
 	c.wantFrames("ready", "6")
 }
 
 func TestWhatIsNoEventSurvivesTheStart(t *testing.T) {
 	c := newRouter(t, roomy).newClient("s", events.Chatbot)
-	c.session.push(1, []byte("event 1"))
+	c.push(1, []byte("event 1"))
 	c.session.Send([]byte("an answer"))
-	c.session.push(2, []byte("event 2"))
+	c.push(2, []byte("event 2"))
 	c.session.Start(1, []byte("ready"))
 	c.wantFrames("ready", "an answer", "event 2")
 }
 
 func TestAnEventIsPutIntoAQueueOnce(t *testing.T) {
 	c := started(t)
-	for _, seq := range []uint64{7, 7, 6, 8, 7, 8} {
-		c.session.push(seq, []byte{'0' + byte(seq)})
+	for _, seq := range []uint64{7, 7, 8, 8} {
+		c.push(seq, []byte{'0' + byte(seq)})
 	}
 	c.wantFrames("7", "8")
 }
@@ -60,7 +60,7 @@ func TestASessionIsWokenExactlyWhenItMustBe(t *testing.T) {
 			t.Fatalf("%d wakes after %s, want %d", c.wakes, after, want)
 		}
 	}
-	c.session.push(1, frame(1))
+	c.push(1, frame(1))
 	c.session.Send(frame(1))
 	wakes(0, "frames before Start")
 	c.session.Start(0, frame(1))
@@ -77,13 +77,13 @@ func TestASessionIsWokenExactlyWhenItMustBe(t *testing.T) {
 	}
 	c.awake = false
 	wakes(1, "Take returned nothing")
-	c.session.push(1, frame(1))
+	c.push(1, frame(1))
 	wakes(1, "an event that has been there")
-	c.session.push(2, frame(1))
+	c.push(2, frame(1))
 	wakes(2, "an event for one who sleeps")
 	c.read()
 	c.session.End(Gone, "")
-	c.session.push(3, frame(1))
+	c.push(3, frame(1))
 	c.session.Send(frame(1))
 	wakes(2, "frames behind the end")
 }
@@ -100,10 +100,10 @@ func TestATakerStopsWhenTheSessionHasEnded(t *testing.T) {
 func TestASessionThatEndsBeforeItsStartIsNeverWoken(t *testing.T) {
 	r := newRouter(t, roomy)
 	c := r.newClient("s", events.Chatbot)
-	c.session.push(1, frame(1))
+	c.push(1, frame(1))
 	c.session.End(Drained, "")
 	c.session.Start(0, frame(1))
-	c.session.push(2, frame(1))
+	c.push(2, frame(1))
 	if c.wakes != 0 || c.session.queue != nil {
 		t.Errorf("%d wakes and a queue of %d, want none", c.wakes, len(c.session.queue))
 	}
@@ -122,52 +122,77 @@ func TestOnlyTheFirstEndCounts(t *testing.T) {
 
 func TestTheBoundCountsWhatIsTakenButPerhapsUnwritten(t *testing.T) {
 	c := started(t)
-	c.session.Send(frame(60))
-	c.session.Take()          // 60 are being written
-	c.session.Send(frame(20)) // 80
-	c.session.Send(frame(20)) // 100: just fits
-	if c.session.Reason() != 0 {
-		t.Fatal("ended within the bound")
+	c.push(1, frame(60))
+	c.session.Take()     // 60 are being written
+	c.push(2, frame(20)) // 80
+	c.push(3, frame(20)) // 100: just fits
+	if c.behind() {
+		t.Fatal("behind within the bound")
 	}
-	c.session.Send(frame(1))
-	c.wantEnd(Slow)
+	c.push(4, frame(1))
+	if !c.behind() {
+		t.Error("the bound does not hold")
+	}
 }
 
 func TestTheBoundForgetsWhatIsWritten(t *testing.T) {
 	c := started(t)
-	for range 10 {
-		c.session.Send(frame(25))
-		c.session.Send(frame(25))
+	for seq := range uint64(10) {
+		c.push(2*seq+1, frame(25))
+		c.push(2*seq+2, frame(25))
 		c.session.Take() // says that the last 50 are written
 	}
 	c.read()
-	c.session.Send(frame(50))
-	c.session.Send(frame(50))
-	if c.session.Reason() != 0 {
-		t.Fatal("ended within the bound")
+	c.push(100, frame(50))
+	c.push(101, frame(50))
+	if c.behind() {
+		t.Fatal("behind within the bound")
 	}
-	c.session.Send(frame(1))
-	c.wantEnd(Slow)
+	c.push(102, frame(1))
+	if !c.behind() {
+		t.Error("the bound does not hold")
+	}
 }
 
 func TestTheBoundHoldsBeforeTheStart(t *testing.T) {
 	c := newRouter(t, 100).newClient("s", events.Chatbot)
 	for seq := range uint64(101) {
-		c.session.push(seq+1, frame(1))
+		if c.behind() {
+			t.Fatalf("behind after %d bytes", seq)
+		}
+		c.push(seq+1, frame(1))
 	}
-	c.wantEnd(Slow)
+	if !c.behind() || c.session.Reason() != 0 {
+		t.Error("the bound does not hold, or the session has ended")
+	}
 }
 
 func TestWhatTheStartDropsDoesNotCountForTheBound(t *testing.T) {
 	c := newRouter(t, 100).newClient("s", events.Chatbot)
-	c.session.push(1, frame(60))
-	c.session.push(2, frame(40))
+	c.push(1, frame(60))
+	c.push(2, frame(40))
 	c.session.Start(1, frame(20)) // 60 wait
-	c.session.push(3, frame(40))
-	if c.session.Reason() != 0 {
-		t.Fatal("ended within the bound")
+	c.push(3, frame(40))
+	if c.behind() {
+		t.Fatal("behind within the bound")
 	}
-	c.session.push(4, frame(1))
+	c.push(4, frame(1))
+	if !c.behind() {
+		t.Error("the bound does not hold")
+	}
+}
+
+// They cannot be read again from anywhere.
+func TestAClientThatLetsTooManyAnswersWaitIsEnded(t *testing.T) {
+	c := started(t)
+	c.session.Send(frame(100))
+	c.session.Take() // is being written
+	c.session.Send(frame(50))
+	c.session.Send(frame(50)) // 200: just fits
+	if c.session.Reason() != 0 {
+		t.Fatal("ended within twice the bound")
+	}
+	c.session.Send(frame(1))
 	c.wantEnd(Slow)
 }
 

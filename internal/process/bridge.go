@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/telle-ai/event-router/internal/auth"
+	"github.com/telle-ai/event-router/internal/broker"
 	"github.com/telle-ai/event-router/internal/socket"
 	"github.com/telle-ai/event-router/internal/source"
 	"github.com/telle-ai/event-router/pkg/events"
@@ -14,8 +15,10 @@ import (
 
 // A Bridge is a bridge process as a value.
 type Bridge struct {
-	node  *node
-	redis *source.Redis
+	node    *node
+	redis   *source.Redis
+	streams *source.Streams // nil: none are read
+	out     *source.Out     // nil: nothing goes back to Redis
 }
 
 // NewBridge returns a bridge that is connecting to NATS. Run must be called.
@@ -25,12 +28,10 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 		return nil, err
 	}
 	b := &Bridge{node: n}
-	b.redis, err = source.NewRedis(cfg.redis(log), n.broker)
-	if err != nil {
+	if err := b.connectRedis(&cfg); err != nil {
 		n.broker.Close()
 		return nil, err
 	}
-	n.health.Add("redis", b.redis.Check)
 	posted := source.NewHTTP(source.HTTPOptions{
 		MaxBody:   cfg.MaxBodyBytes,
 		MaxEvent:  cfg.Sockets.MaxMessageBytes,
@@ -42,10 +43,55 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 	return b, nil
 }
 
+// connectRedis makes all that speaks with Redis. It opens nothing yet.
+func (b *Bridge) connectRedis(cfg *BridgeConfig) (err error) {
+	n := b.node
+	if b.redis, err = source.NewRedis(cfg.redis(n.log), n.broker); err != nil {
+		return err
+	}
+	n.health.Add("redis", b.redis.Check)
+	if len(cfg.RedisStreams) > 0 {
+		if b.streams, err = source.NewStreams(cfg.streamsOfRedis(n.log), n.broker); err != nil {
+			return err
+		}
+		n.health.Add("redis-streams", b.streams.Check)
+	}
+	if cfg.RedisOut != "" {
+		options := cfg.out(n.log)
+		options.Invalid = func(ev source.Stored, err error) { n.deadStored(ev.Seq, ev.Subject, err, ev.Payload) }
+		b.out, err = source.NewOut(options)
+	}
+	return err
+}
+
 // Run takes events in and serves on the listeners until the bridge's life ends.
 // It returns when nothing that it started runs any more, or soon after it is to
 // stop now.
-func (b *Bridge) Run(life Life, l Listeners) error { return b.node.run(life, l, b.redis) }
+func (b *Bridge) Run(life Life, l Listeners) error {
+	sources := []eventSource{b.redis}
+	if b.streams != nil {
+		sources = append(sources, b.streams)
+	}
+	if b.out != nil {
+		sources = append(sources, partFunc(b.runOut))
+	}
+	return b.node.run(life, l, sources...)
+}
+
+// feedName names what the bridges have published back to Redis, together.
+const feedName = "redis-out"
+
+// runOut publishes back to Redis until ctx ends.
+func (b *Bridge) runOut(ctx context.Context) error {
+	defer b.out.Close()
+	return b.node.broker.Feed(ctx, feedName, func(ctx context.Context, batch []broker.FeedEvent) error {
+		evs := make([]source.Stored, len(batch))
+		for i, ev := range batch {
+			evs[i] = source.Stored{Stream: ev.Stream, Subject: ev.Subject, Seq: ev.Seq, Origin: ev.Origin, Payload: ev.Payload}
+		}
+		return b.out.Handle(ctx, evs)
+	})
+}
 
 // WaitReady returns nil once the bridge is ready, or the reasons why not when ctx
 // ends.
@@ -76,5 +122,21 @@ func (b *Bridge) measure(posted *source.HTTP) {
 	m.Counter("telle_lost_total", "Messages that were not accepted and could not be kept as dead letters either.", func() uint64 { return b.redis.Stats().Lost }, "source", "redis")
 	m.Counter("telle_unavailable_total", "Events that came in and were not stored in time.", func() uint64 { return posted.Stats().Unavailable }, "source", "http")
 	m.Counter("telle_redis_breaks_total", "Times that the link to Redis broke.", func() uint64 { return b.redis.Stats().Breaks })
+	m.Counter("telle_redis_gaps_total", "Times that messages of Redis channels may have been missed, as far as they are over.", func() uint64 { return b.redis.Stats().Gaps })
+	m.Gauge("telle_redis_gap_seconds", "How long these were, in all.", func() float64 { return b.redis.Stats().GapTime.Seconds() })
+	if b.streams != nil {
+		b.measureStreams(received, refused)
+	}
+	if b.out != nil {
+		m.Counter("telle_redis_out_total", "Events that were published back to Redis by this process.", func() uint64 { return b.out.Stats().Published })
+	}
 	m.Gauge("telle_redis_connected", "1 while every Redis subscription is confirmed.", func() float64 { return oneIf(b.redis.Check() == nil) })
+}
+
+func (b *Bridge) measureStreams(received, refused string) {
+	m, stats := b.node.metrics, b.streams.Stats
+	m.Counter("telle_received_total", received, func() uint64 { return stats().Received }, "source", "redis-stream")
+	m.Counter("telle_refused_total", refused, func() uint64 { return stats().Refused }, "source", "redis-stream")
+	m.Counter("telle_redis_streams_acked_total", "Entries of Redis streams that were acknowledged.", func() uint64 { return stats().Acked })
+	m.Gauge("telle_redis_streams_read", "Redis streams that this process is the one to read.", func() float64 { return float64(stats().Reads) })
 }

@@ -46,10 +46,11 @@ type SocketFlags struct {
 	Auth             string        `enum:",none" default:"" help:"How clients prove who they are: none (development: every client is believed). Without it every client is refused."`
 	AllowedOrigins   []string      `default:"*" help:"Origins of web pages that may connect, as patterns, separated by commas."`
 	MaxMessageBytes  int           `default:"65536" help:"The longest frame of a client, and the longest event from Redis or HTTP, in bytes."`
-	QueueBytes       int           `default:"1048576" help:"How much may wait for one slow client, in bytes. Past it, its socket is closed."`
+	QueueBytes       int           `default:"1048576" help:"How much may wait for one slow client, in bytes. Past it, it is sent nothing live, but reads from the stream until it has caught up."`
+	SlowTimeout      time.Duration `default:"1m" help:"A client that is behind for so long, with more waiting than it takes, is closed as slow."`
 	HandshakeTimeout time.Duration `default:"10s" help:"A new client is served by then, or its socket is closed."`
 	PublishTimeout   time.Duration `default:"5s" help:"What a client sends is stored by then, or answered with the error unavailable."`
-	WriteTimeout     time.Duration `default:"10s" help:"A client takes what is written at once, up to 64 KiB, by then, or its socket is closed."`
+	WriteTimeout     time.Duration `default:"30s" help:"A client takes what is written at once, up to 64 KiB, by then, or its socket is closed."`
 	PingInterval     time.Duration `default:"25s" help:"How often a client is asked whether it is there."`
 	PingTimeout      time.Duration `default:"20s" help:"How long it may take to answer."`
 }
@@ -80,8 +81,11 @@ type RouterConfig struct {
 type BridgeConfig struct {
 	Listen        string   `default:":8090" help:"Public address: /ws, /v1/events, /healthz, /readyz." group:"Listeners"`
 	Internal      string   `default:":8091" help:"Internal address: /metrics, /healthz, /readyz, /debug/pprof." group:"Listeners"`
-	RedisURL      string   `env:"TELLE_REDIS_URL,REDIS_URL" default:"redis://127.0.0.1:6379" help:"Redis server." group:"Redis"`
+	RedisURL      string   `env:"TELLE_REDIS_URL,REDIS_URL" default:"redis://127.0.0.1:6379" help:"Redis server; Sentinels with ?master_name=…, a Cluster with ?addr=… (docs/protocol.md)." group:"Redis"`
 	RedisChannels []string `default:"telle:client-server" help:"Channels to take events from, separated by commas. One with *, ? or [ is a pattern." group:"Redis"`
+	RedisStreams  []string `help:"Redis streams to take events from, separated by commas; the message stands in the field event." group:"Redis"`
+	RedisGroup    string   `default:"telle" help:"Consumer group of the Redis streams, which all bridges share." group:"Redis"`
+	RedisOut      string   `default:"telle:chatbot" help:"Channel on which events that did not come from Redis are published, once. Empty: none." group:"Redis"`
 	MaxBodyBytes  int64    `default:"8388608" help:"The longest body of POST /v1/events, in bytes." group:"HTTP"`
 	Common        `embed:""`
 }
@@ -97,8 +101,13 @@ func (c *BridgeConfig) Validate() error {
 	if c.MaxBodyBytes <= 0 {
 		err = errors.Join(err, errors.New("--max-body-bytes must be more than 0"))
 	}
-	_, redis := source.NewRedis(c.redis(nil), nil) // opens nothing
-	return errors.Join(err, redis)
+	_, redis := source.NewRedis(c.redis(nil), nil) // opens nothing, as the others
+	err = errors.Join(err, redis)
+	if redis == nil && len(c.RedisStreams) > 0 {
+		_, streams := source.NewStreams(c.streamsOfRedis(nil), nil)
+		err = errors.Join(err, streams)
+	}
+	return err
 }
 
 func checkListen(public, internal string) error {
@@ -119,11 +128,31 @@ func (c *BridgeConfig) redis(log *slog.Logger) source.RedisOptions {
 	return source.RedisOptions{
 		URL:      c.RedisURL,
 		Channels: c.RedisChannels,
-		Name:     "telle-bridge-" + hostname(),
+		Out:      c.RedisOut,
+		Name:     bridgeName(),
 		MaxEvent: c.Sockets.MaxMessageBytes,
 		Log:      log,
 	}
 }
+
+// streamsOfRedis returns what the bridge reads.
+func (c *BridgeConfig) streamsOfRedis(log *slog.Logger) source.StreamsOptions {
+	return source.StreamsOptions{
+		URL:      c.RedisURL,
+		Keys:     c.RedisStreams,
+		Group:    c.RedisGroup,
+		Name:     bridgeName(),
+		MaxEvent: c.Sockets.MaxMessageBytes,
+		Log:      log,
+	}
+}
+
+// out returns where the bridge publishes what did not come from Redis.
+func (c *BridgeConfig) out(log *slog.Logger) source.OutOptions {
+	return source.OutOptions{URL: c.RedisURL, Channel: c.RedisOut, Name: bridgeName(), Log: log}
+}
+
+func bridgeName() string { return "telle-bridge-" + hostname() }
 
 func (c *Common) check() error {
 	errs := []error{broker.CheckURL(c.NATS.NATSURL)}
@@ -147,6 +176,7 @@ func (c *Common) check() error {
 	positive("queue-bytes", int64(c.Sockets.QueueBytes))
 	positive("handshake-timeout", int64(c.Sockets.HandshakeTimeout))
 	positive("publish-timeout", int64(c.Sockets.PublishTimeout))
+	positive("slow-timeout", int64(c.Sockets.SlowTimeout))
 	positive("write-timeout", int64(c.Sockets.WriteTimeout))
 	positive("ping-interval", int64(c.Sockets.PingInterval))
 	positive("ping-timeout", int64(c.Sockets.PingTimeout))

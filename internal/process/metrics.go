@@ -60,6 +60,15 @@ func (n *node) measureHub() {
 	gauge("telle_sessions", "Clients that are connected.", func(s hub.Stats) float64 { return float64(s.Sessions) })
 	counter("telle_delivered_events_total", "Events that went to at least one session's topic.", func(s hub.Stats) uint64 { return s.Events })
 	counter("telle_delivered_frames_total", "Frames that were put into sessions' queues.", func(s hub.Stats) uint64 { return s.Frames })
+	counter("telle_duplicates_dropped_total", "Events that came live once more and were not delivered again.", func(s hub.Stats) uint64 { return s.Duplicates })
+	gauge("telle_sessions_behind", "Clients that are sent nothing live but read from the stream.", func(s hub.Stats) float64 { return float64(s.Behind) })
+	counter("telle_replayed_frames_total", "Frames that were put into sessions' queues after they were read from the stream.", func(s hub.Stats) uint64 { return s.Replayed })
+	n.metrics.CounterByLabel("telle_sessions_behind_total", "Times that a session had to catch up from the stream.", "cause",
+		func() map[string]uint64 { return n.hub.Stats().Fallen })
+	const gaps = "Times that live delivery had left something out for a session: found; filled: it has all; unfillable: the stream does not hold it any more."
+	n.metrics.Counter("telle_gaps_total", gaps, func() uint64 { return n.hub.Stats().Fallen["gap"] }, "state", "found")
+	n.metrics.Counter("telle_gaps_total", gaps, func() uint64 { return n.hub.Stats().Filled }, "state", "filled")
+	n.metrics.Counter("telle_gaps_total", gaps, func() uint64 { return n.hub.Stats().Unfillable }, "state", "unfillable")
 	n.metrics.CounterByLabel("telle_sessions_ended_total", "Sessions that have ended.", "reason",
 		func() map[string]uint64 { return n.hub.Stats().Ended })
 }

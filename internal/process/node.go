@@ -52,16 +52,25 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		HoldBytes: cfg.NATS.HoldBytes,
 		AckWait:   cfg.NATS.AckWait,
 		Log:       log,
-		Replaced:  n.replaced,
+		Replaced:  func() { n.hub.Replaced() },
 		Deliver:   n.deliver,
+
+		Interrupted: func(notice bool) { n.hub.Interrupt(notice) },
+		Restored:    func(position uint64) { n.hub.Restore(position) },
+		Doubted:     func() { n.hub.Audit() },
+		Reached:     func(position uint64) { n.hub.Reached(position) },
 	})
 	if err != nil {
 		return nil, err
 	}
 	n.hub = hub.New(hub.Config{
 		Interest:   n.broker,
+		History:    history{n.broker},
 		Encoders:   map[hub.Protocol]hub.Encoder{hub.WebSocket: socket.EncodeWebSocket},
+		Notices:    map[hub.Protocol]hub.Notices{hub.WebSocket: socket.NoticesWebSocket()},
 		QueueBytes: cfg.Sockets.QueueBytes,
+		SlowIn:     cfg.Sockets.SlowTimeout,
+		Log:        log,
 		Invalid:    n.invalid,
 	})
 	n.health.Add("nats", n.broker.Check)
@@ -108,22 +117,59 @@ func (n *node) route() {
 func (n *node) ready() error { return n.broker.Check() }
 
 // deliver takes a live event from the broker to the hub.
-func (n *node) deliver(ev broker.LiveEvent) {
-	n.hub.Deliver(hub.StoredEvent{Subject: ev.Subject, Seq: ev.Seq, Session: ev.Session, Payload: ev.Payload})
+func (n *node) deliver(ev broker.LiveEvent) { n.hub.Deliver(stored(ev)) }
+
+func stored(ev broker.LiveEvent) hub.StoredEvent {
+	return hub.StoredEvent{Subject: ev.Subject, Seq: ev.Seq, Prev: ev.Prev, Session: ev.Session, Payload: ev.Payload}
 }
 
-// replaced ends all sessions: what they know of sequences is void, so that they
-// would take new events for old ones.
-func (n *node) replaced() {
-	n.hub.EndAll(hub.Unavailable, "the stream was replaced: connect again")
+// history is what the hub reads by the broker.
+type history struct{ *broker.Broker }
+
+var _ hub.History = history{}
+
+// Heads implements [hub.History].
+func (h history) Heads(ctx context.Context, after, least uint64, followed []string) (map[string]uint64, uint64, error) {
+	heads, through, err := h.Broker.Heads(ctx, after, least, followed)
+	return bySubject(heads), through, err
+}
+
+// LastOfEach implements [hub.History].
+func (h history) LastOfEach(ctx context.Context, after, least uint64, followed []string) (map[string]uint64, error) {
+	heads, _, err := h.Broker.LastOfEach(ctx, after, least, followed)
+	return bySubject(heads), err
+}
+
+func bySubject(heads []broker.Head) map[string]uint64 {
+	m := make(map[string]uint64, len(heads))
+	for _, head := range heads {
+		m[head.Subject] = head.Seq
+	}
+	return m
+}
+
+// Page implements [hub.History].
+func (h history) Page(ctx context.Context, followed string, after uint64) ([]hub.StoredEvent, error) {
+	evs, _, err := h.Broker.Page(ctx, followed, after)
+	if err != nil {
+		return nil, err
+	}
+	page := make([]hub.StoredEvent, len(evs))
+	for i, ev := range evs {
+		page[i] = stored(ev)
+	}
+	return page, nil
 }
 
 // invalid keeps what a NATS client put into the stream without it being an event.
 func (n *node) invalid(ev hub.StoredEvent, reason error) {
-	subject := subjects.ChatOf(ev.Subject)
-	n.log.Warn("invalid event in the stream", "subject", subject, "seq", ev.Seq, "reason", reason)
-	if err := n.broker.DeadStored(ev.Seq, subject, reason.Error(), ev.Payload); err != nil {
-		n.log.Error("dead letter lost", "subject", subject, "seq", ev.Seq, "error", err)
+	n.deadStored(ev.Seq, subjects.ChatOf(ev.Subject), reason, ev.Payload)
+}
+
+func (n *node) deadStored(seq uint64, subject string, reason error, payload []byte) {
+	n.log.Warn("invalid event in the stream", "subject", subject, "seq", seq, "reason", reason)
+	if err := n.broker.DeadStored(seq, subject, reason.Error(), payload); err != nil {
+		n.log.Error("dead letter lost", "subject", subject, "seq", seq, "error", err)
 	}
 }
 
@@ -131,6 +177,12 @@ func (n *node) invalid(ev hub.StoredEvent, reason error) {
 type eventSource interface {
 	Run(ctx context.Context) error
 }
+
+// A partFunc is a function that does what an eventSource does.
+type partFunc func(ctx context.Context) error
+
+// Run implements eventSource.
+func (f partFunc) Run(ctx context.Context) error { return f(ctx) }
 
 // run lives the node's life: start its parts, wait until it is told to end or a
 // part fails, then stop them in reverse order.
@@ -143,6 +195,7 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 
 	brokerCtx, stopBroker := context.WithCancel(context.Background())
 	parts.start(func() error { return n.broker.Run(brokerCtx) })
+	parts.start(func() error { n.hub.Run(brokerCtx); return nil })
 
 	public := n.httpServer(n.public)
 	parts.start(func() error { return serving("--listen", public.Serve(l.Public)) })

@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/telle-ai/event-router/internal/hub"
 	"github.com/telle-ai/event-router/pkg/events"
 )
 
@@ -73,7 +74,8 @@ type reply struct {
 type ready struct {
 	Session   string `json:"session"`
 	Recovered *bool  `json:"recovered,omitempty"` // there when the client has asked to resume
-	Seq       uint64 `json:"seq"`
+	Oldest    uint64 `json:"oldest,omitempty"`    // not recovered: the oldest sequence that the stream surely holds
+	Seq       uint64 `json:"seq"`                 // every event after it will come
 }
 
 type failure struct {
@@ -92,11 +94,15 @@ func (r reply) encode() []byte {
 	return withHeader(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
 }
 
-func readyFrame(session string, position uint64, resumes bool) []byte {
-	r := ready{Session: session, Seq: position}
-	if resumes {
-		// Nothing is read back yet, so the client has to be told of the hole.
-		r.Recovered = new(bool)
-	}
-	return reply{Event: "ready", Data: &r}.encode()
+func readyFrame(session string, position uint64) []byte {
+	return reply{Event: "ready", Data: &ready{Session: session, Seq: position}}.encode()
+}
+
+func resumedFrame(session string, r hub.Recovery) []byte {
+	return reply{Event: "ready", Data: &ready{Session: session, Recovered: &r.Recovered, Oldest: r.Oldest, Seq: r.Seq}}.encode()
+}
+
+// NoticesWebSocket returns what the plain protocol tells sockets beside events.
+func NoticesWebSocket() hub.Notices {
+	return hub.Notices{Degraded: reply{Event: "degraded"}.encode(), Live: reply{Event: "live"}.encode()}
 }

@@ -74,7 +74,7 @@ func newHandling(identity auth.Identity) handling {
 	h := handling{interest: new(changing), publisher: new(fakePublisher)}
 	cfg := usual().Config
 	cfg.Publisher = h.publisher
-	cfg.Hub = hub.New(hub.Config{Interest: h.interest, QueueBytes: 1 << 20})
+	cfg.Hub = hub.New(hub.Config{Interest: h.interest, History: &fakeHistory{}, QueueBytes: 1 << 20})
 	h.session = &session{server: NewServer(cfg), identity: identity, ctx: context.Background()}
 	h.session.hub = cfg.Hub.NewSession(hub.SessionConfig{
 		ID:       "s",

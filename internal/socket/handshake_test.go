@@ -36,11 +36,47 @@ func TestReadySaysThePositionOfAnEmptyStream(t *testing.T) {
 	}
 }
 
-func TestAClientThatResumesIsToldOfTheHole(t *testing.T) {
+func TestAClientThatResumesGetsWhatItHasMissed(t *testing.T) {
+	w := start(t)
+	for seq := uint64(1); seq <= 7; seq++ {
+		w.deliver(seq, "", said("g1", fmt.Sprint(seq)))
+	}
+	w.interest.position.Store(6)
+	c := w.dial(customer + "&since=3")
+	if got := c.next(); !strings.HasSuffix(got, `,"recovered":true,"seq":3}}`) {
+		t.Errorf("got %s", got)
+	}
+	for seq := uint64(4); seq <= 7; seq++ {
+		c.hears(event(said("g1", fmt.Sprint(seq)), seq))
+	}
+	w.deliver(8, "", said("g1", "8"))
+	c.hears(event(said("g1", "8"), 8))
+}
+
+func TestAClientThatResumesIsToldOfWhatIsNotHeldAnyMore(t *testing.T) {
 	w := start(t)
 	w.interest.position.Store(7)
-	if got := w.dial(customer + "&since=3").next(); !strings.HasSuffix(got, `,"recovered":false,"seq":7}}`) {
+	w.history.first = 5
+	c := w.dial(customer + "&since=3")
+	if got := c.next(); !strings.HasSuffix(got, `,"recovered":false,"oldest":5,"seq":7}}`) {
 		t.Errorf("got %s", got)
+	}
+	w.deliver(8, "", said("g1", "8"))
+	c.hears(event(said("g1", "8"), 8))
+}
+
+func TestAClientThatSpeaksOfAnotherStreamIsNotRecovered(t *testing.T) {
+	w := start(t)
+	w.interest.position.Store(7)
+	if got := w.dial(customer + "&since=8").next(); !strings.HasSuffix(got, `,"recovered":false,"oldest":1,"seq":7}}`) {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestSinceMustBeASequence(t *testing.T) {
+	w := start(t)
+	for _, since := range []string{"x", "-1", "1.5", "18446744073709551616"} {
+		w.dial(customer+"&since="+since).closedFor(hub.BadFrame, "since must be a sequence")
 	}
 }
 

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -28,17 +29,33 @@ func (w *world) flood(neighbours ...*client) {
 	}
 }
 
-func TestASlowClientDoesNotDelayItsNeighboursAndIsClosed(t *testing.T) {
-	w := start(t, func(s *settings) { s.queueBytes, s.sendsLittle = 4*len(large), true })
+func TestASlowClientDoesNotDelayItsNeighboursAndIsClosedInTheEnd(t *testing.T) {
+	w := start(t, func(s *settings) { s.queueBytes, s.sendsLittle, s.slowIn = 4*len(large), true, long/100 })
 	slow := w.dialRaw(admin)
 	slow.nextText()
 	w.flood(w.join(admin), w.join(customer))
+	testkit.Eventually(t, "its end", func() bool { return w.hub.Stats().Behind == 0 })
 	if got := slow.closed(); got != hub.Slow.Code() { // now that it reads
 		t.Errorf("closed with %d", got)
 	}
 	slow.frame(closing|final, "")
 	slow.hungUp()
 	w.ended(hub.Slow)
+}
+
+func TestASlowClientThatReadsAfterAllGetsEverything(t *testing.T) {
+	w := start(t, func(s *settings) { s.queueBytes, s.sendsLittle = 4*len(large), true })
+	slow := w.dialRaw(admin)
+	slow.nextText()
+	w.flood(w.join(admin), w.join(customer))
+	for seq := uint64(1); seq < w.history.last(); seq++ {
+		if got := slow.nextText(); !strings.HasSuffix(got, fmt.Sprintf(`,"seq":%d}`, seq)) {
+			t.Fatalf("got %d bytes that end in %s, want sequence %d", len(got), got[len(got)-20:], seq)
+		}
+	}
+	if n := w.hub.Stats().Fallen["overflow"]; n == 0 {
+		t.Error("it was never behind")
+	}
 }
 
 func TestAClientThatNeverReadsIsCutOff(t *testing.T) {

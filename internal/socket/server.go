@@ -6,9 +6,11 @@ package socket
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -117,7 +119,24 @@ func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 		_ = conn.end(hub.Unauthorized, refusal.Error())
 		return
 	}
-	s.newSession(conn, identity, handshake).run()
+	since, err := parseSince(handshake.Get("since"))
+	if err != nil {
+		_ = conn.end(hub.BadFrame, err.Error())
+		return
+	}
+	s.newSession(conn, identity, since).run()
+}
+
+// parseSince returns the sequence that a client has, or nil if it names none.
+func parseSince(text string) (*uint64, error) {
+	if text == "" {
+		return nil, nil
+	}
+	seq, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return nil, errors.New("since must be a sequence: a whole number")
+	}
+	return &seq, nil
 }
 
 func newSessionID() string { return rand.Text() }

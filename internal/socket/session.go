@@ -24,7 +24,7 @@ type session struct {
 	server   *Server
 	conn     *wsConn
 	identity auth.Identity
-	resumes  bool // the client has asked to resume
+	since    *uint64 // where the client wants to resume; nil: nowhere
 	hub      *hub.Session
 	ctx      context.Context // ends with the session, before its socket does
 	stop     context.CancelFunc
@@ -37,8 +37,8 @@ type session struct {
 	handling atomic.Bool   // the last of them is being handled
 }
 
-func (s *Server) newSession(conn *wsConn, identity auth.Identity, h *auth.Handshake) *session {
-	c := &session{server: s, conn: conn, identity: identity, resumes: h.Get("since") != ""}
+func (s *Server) newSession(conn *wsConn, identity auth.Identity, since *uint64) *session {
+	c := &session{server: s, conn: conn, identity: identity, since: since}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.hub = s.cfg.Hub.NewSession(hub.SessionConfig{
 		ID:       newSessionID(),
@@ -90,7 +90,10 @@ func (c *session) joinFirst() error {
 	if err != nil {
 		return err
 	}
-	c.hub.Start(position, readyFrame(c.hub.ID(), position, c.resumes))
+	if c.since != nil {
+		return c.hub.Resume(ctx, *c.since, position, func(r hub.Recovery) []byte { return resumedFrame(c.hub.ID(), r) })
+	}
+	c.hub.Start(position, readyFrame(c.hub.ID(), position))
 	return nil
 }
 

@@ -33,6 +33,7 @@ type world struct {
 	testing.TB
 	hub       *hub.Hub
 	interest  *fakeInterest
+	history   *fakeHistory
 	publisher *fakePublisher
 	url       string // http://127.0.0.1:port
 	serving   atomic.Int64
@@ -44,6 +45,7 @@ type world struct {
 type settings struct {
 	Config
 	queueBytes  int
+	slowIn      time.Duration
 	sendsLittle bool // TCP takes in little for a client that does not read
 }
 
@@ -62,6 +64,7 @@ func usual() settings {
 			PingAnswerIn: long,
 		},
 		queueBytes: 1 << 20,
+		slowIn:     long,
 	}
 }
 
@@ -69,13 +72,17 @@ func usual() settings {
 // server is left then.
 func start(t testing.TB, change ...func(*settings)) *world {
 	t.Helper()
-	w := &world{TB: t, interest: new(fakeInterest), publisher: new(fakePublisher)}
+	w := &world{TB: t, interest: new(fakeInterest), history: &fakeHistory{first: 1}, publisher: new(fakePublisher)}
 	s := usual()
 	for _, c := range change {
 		c(&s)
 	}
 	w.hub = hub.New(hub.Config{
 		Interest:   w.interest,
+		History:    w.history,
+		Notices:    map[hub.Protocol]hub.Notices{hub.WebSocket: NoticesWebSocket()},
+		SlowIn:     s.slowIn,
+		Log:        slog.New(slog.DiscardHandler),
 		Encoders:   map[hub.Protocol]hub.Encoder{hub.WebSocket: EncodeWebSocket},
 		QueueBytes: s.queueBytes,
 		Invalid:    func(ev hub.StoredEvent, err error) { t.Errorf("delivered an invalid event: %s: %v", ev.Payload, err) },
@@ -92,8 +99,13 @@ func start(t testing.TB, change ...func(*settings)) *world {
 	}
 	server.Start()
 	w.url = server.URL
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { w.hub.Run(ctx) })
 	t.Cleanup(func() {
 		w.drain()
+		cancel()
+		running.Wait()
 		server.Close()
 		w.nothingLeft()
 	})
@@ -163,12 +175,14 @@ func (w *world) deliver(seq uint64, session, payload string) {
 	}
 	w.delivering.Lock()
 	defer w.delivering.Unlock()
-	w.hub.Deliver(hub.StoredEvent{
+	ev := hub.StoredEvent{
 		Subject: e.Conversation().Subject(subjects.Live),
 		Seq:     seq,
 		Session: session,
 		Payload: e.Payload(),
-	})
+	}
+	w.history.add(ev)
+	w.hub.Deliver(ev)
 }
 
 // said is what a bot says in a chat of dealer d1, as the stream has it.
@@ -372,4 +386,57 @@ func (c *client) closedFor(why hub.Reason, names string) {
 	if got := c.closed(); int(got.Code) != why.Code() || !strings.Contains(got.Reason, names) {
 		c.Fatalf("closed with %v, want %d about %q", got, why.Code(), names)
 	}
+}
+
+// fakeHistory is the stream as it can be read: what was delivered.
+type fakeHistory struct {
+	mu     sync.Mutex
+	events []hub.StoredEvent
+	first  uint64 // that is held
+}
+
+func (h *fakeHistory) add(ev hub.StoredEvent) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.events = append(h.events, ev)
+}
+
+func (h *fakeHistory) Heads(_ context.Context, after, least uint64, followed []string) (map[string]uint64, uint64, error) {
+	heads := map[string]uint64{}
+	for _, subject := range followed {
+		page, _ := h.Page(context.Background(), subject, after)
+		for _, ev := range page {
+			heads[ev.Subject] = ev.Seq
+			least = max(least, ev.Seq)
+		}
+	}
+	return heads, least, nil
+}
+
+func (h *fakeHistory) LastOfEach(ctx context.Context, after, least uint64, followed []string) (map[string]uint64, error) {
+	heads, _, err := h.Heads(ctx, after, least, followed)
+	return heads, err
+}
+
+func (h *fakeHistory) Page(_ context.Context, followed string, after uint64) (page []hub.StoredEvent, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, ev := range h.events {
+		if ev.Seq > after && (ev.Subject == followed || subjects.EveryGroupOf(ev.Subject) == followed) {
+			page = append(page, ev)
+		}
+	}
+	return page, nil
+}
+
+func (h *fakeHistory) FirstHeld() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.first
+}
+
+func (h *fakeHistory) last() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.events[len(h.events)-1].Seq
 }

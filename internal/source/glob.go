@@ -9,8 +9,9 @@ import (
 func isPattern(channel string) bool { return strings.ContainsAny(channel, "*?[") }
 
 // checkChannels refuses channels that share a name. Redis delivers a message once
-// for each subscription that it matches, so every such event would be doubled.
-func checkChannels(channels []string) error {
+// for each subscription that it matches, so every such event would be doubled. Out
+// is what the bridge publishes on: a pattern may catch it, and then it is ignored.
+func checkChannels(channels []string, out string) error {
 	if len(channels) == 0 {
 		return fmt.Errorf("--redis-channels names no channel")
 	}
@@ -18,6 +19,9 @@ func checkChannels(channels []string) error {
 	for i, c := range channels {
 		if c == "" {
 			return fmt.Errorf("--redis-channels holds an empty name")
+		}
+		if c == out && !isPattern(c) {
+			return fmt.Errorf("--redis-channels holds --redis-out's channel %q: the bridge would read what it writes", c)
 		}
 		pieces[i] = piecesOf(c)
 		for j := range i {

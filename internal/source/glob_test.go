@@ -32,7 +32,7 @@ func TestChannelsThatShareANameAreRefused(t *testing.T) {
 		{"? ??", true},
 		{"?* **", false},
 	} {
-		err := checkChannels(strings.Fields(test.channels))
+		err := checkChannels(strings.Fields(test.channels), "")
 		if (err == nil) != test.ok {
 			t.Errorf("%s: got error %v", test.channels, err)
 		}
@@ -41,7 +41,7 @@ func TestChannelsThatShareANameAreRefused(t *testing.T) {
 		}
 	}
 	for _, channels := range [][]string{nil, {""}} {
-		if err := checkChannels(channels); err == nil || !strings.Contains(err.Error(), "--redis-channels") {
+		if err := checkChannels(channels, ""); err == nil || !strings.Contains(err.Error(), "--redis-channels") {
 			t.Errorf("%q: got error %v", channels, err)
 		}
 	}

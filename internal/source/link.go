@@ -24,6 +24,9 @@ type link struct {
 	// Owned by run.
 	missing map[string]bool // subscriptions that are not confirmed, by kind and name
 	up      bool            // every subscription was confirmed
+	hears   bool            // one was
+	filled  bool            // all that was stored before is counted
+	addr    string          // where it was made
 
 	// Owned by run. All that Redis delivered up to then has been taken: what was
 	// lost was published later. The message that was read last says nothing about
@@ -40,6 +43,11 @@ type link struct {
 	// time after began; 0 while no pong is owed.
 	pinged atomic.Int64
 
+	// Written by watchMaster, read by run: up to when the sentinels agreed with this
+	// link's address, as time after began. A master that was replaced answers on, but
+	// does not hear what is published on the new one.
+	agreed atomic.Int64
+
 	dialed atomic.Bool
 }
 
@@ -49,6 +57,7 @@ const dialTimeout = 5 * time.Second
 var (
 	errSilent = errors.New("no answer to ping")
 	errDialed = errors.New("connection broken")
+	errMoved  = errors.New("the sentinels name another master")
 )
 
 func newLink(r *Redis) *link {
@@ -68,21 +77,26 @@ func (l *link) run(ctx, lasting context.Context) error {
 	connected, cut := context.WithCancelCause(lasting)
 	// Without a subscription there is nothing to go on for.
 	subscribed := context.AfterFunc(ctx, func() { cut(ctx.Err()) })
-	opts, err := l.options(connected, &started)
-	if err != nil {
+	var err error
+	if l.addr, err = l.r.address.next(connected); err != nil {
 		cut(nil)
-		return err
+		return fmt.Errorf("find the master: %w", err)
 	}
-	client := redis.NewClient(opts)
+	client := redis.NewClient(l.options(connected, &started))
 	defer client.Close()
 	sub := client.Subscribe(connected)
 	defer sub.Close()
 	defer cut(nil) // before all else: it closes the connection under whoever uses it
 
-	if err := l.subscribe(connected, sub); err != nil {
+	if err := l.connect(connected, sub); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	subscribed()
+	started.Go(func() {
+		if err := l.watchMaster(connected); err != nil {
+			cut(err)
+		}
+	})
 	started.Go(func() {
 		if err := l.watch(connected, sub); err != nil {
 			cut(err)
@@ -100,12 +114,25 @@ func (l *link) run(ctx, lasting context.Context) error {
 	return err
 }
 
-// options are go-redis's for this link. Started is told of each goroutine.
-func (l *link) options(connected context.Context, started *sync.WaitGroup) (*redis.Options, error) {
-	o, err := redis.ParseURL(l.r.opts.URL)
-	if err != nil {
-		return nil, fmt.Errorf("parse the URL: %w", err)
+// connect subscribes.
+//
+// The counters are filled before that, and not after: what is heard on the
+// subscription may have been stored by another bridge by then, and would be counted
+// twice here, and so be stored twice. They are filled after the dial, so that they
+// are not read for a Redis that is not there.
+func (l *link) connect(ctx context.Context, sub *redis.PubSub) error {
+	if err := sub.Ping(ctx); err != nil { // dials
+		return err
 	}
+	l.r.address.learn(ctx, l.addr)
+	l.filled = l.r.fill(ctx)
+	return l.subscribe(ctx, sub)
+}
+
+// options are go-redis's for this link. Started is told of each goroutine.
+func (l *link) options(connected context.Context, started *sync.WaitGroup) *redis.Options {
+	o := l.r.address.login
+	o.Addr = l.addr
 	// RESP3 would mix messages with other pushes, which go-redis takes out of the
 	// connection: it has lost messages there (redis/go-redis#3839, #3935, #3936).
 	o.Protocol = 2
@@ -131,7 +158,7 @@ func (l *link) options(connected context.Context, started *sync.WaitGroup) (*red
 		})
 		return conn, nil
 	}
-	return o, nil
+	return &o
 }
 
 // dialer is go-redis's own, but heeds the context in TLS's handshake too.
@@ -207,7 +234,7 @@ func (l *link) listen(lasting, connected context.Context, sub *redis.PubSub) err
 		}
 		switch got := got.(type) {
 		case *redis.Subscription:
-			l.confirmed(got)
+			l.confirmed(lasting, got)
 			if isLast(got) {
 				return nil
 			}
@@ -234,12 +261,32 @@ func (l *link) answered() {
 	}
 }
 
-func (l *link) confirmed(s *redis.Subscription) {
+// giveWay is how long a new link is not read. Another bridge may have heard what came
+// just before it: published after what came next, that would be out of order.
+const giveWay = 250 * time.Millisecond
+
+func (l *link) confirmed(ctx context.Context, s *redis.Subscription) {
+	if !l.hears {
+		l.hears = true
+		pause(ctx, giveWay)
+	}
 	delete(l.missing, s.Kind+" "+s.Channel)
 	if len(l.missing) == 0 && !l.up {
 		l.up = true
-		l.r.linked()
+		l.r.linked(ctx)
 	}
+}
+
+// heardUntil is when the first message may have been published that this link has
+// missed.
+func (l *link) heardUntil() time.Time {
+	if l.r.address.sentinels == nil {
+		return l.caughtUp
+	}
+	if agreed := l.began.Add(time.Duration(l.agreed.Load())); agreed.Before(l.caughtUp) {
+		return agreed
+	}
+	return l.caughtUp
 }
 
 // pinger is what watch needs of a connection.
@@ -271,5 +318,32 @@ func (l *link) watch(ctx context.Context, conn pinger) error {
 			return errSilent
 		}
 		seen = waiting
+	}
+}
+
+// watchMaster asks the sentinels every period, and returns an error when the master
+// is not where this link was made, or nil when ctx ends. When none of them knows,
+// that is no reason to leave a Redis that answers.
+func (l *link) watchMaster(ctx context.Context) error {
+	if l.r.address.sentinels == nil {
+		return nil
+	}
+	tick := time.NewTicker(l.r.opts.Ping)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		began := l.sinceBegan()
+		masters, err := l.r.address.masters(ctx)
+		switch {
+		case err != nil:
+		case !slices.Contains(masters, l.addr):
+			return fmt.Errorf("%w: %s, not %s", errMoved, masters[0], l.addr)
+		default:
+			l.agreed.Store(began)
+		}
 	}
 }

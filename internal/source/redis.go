@@ -6,21 +6,19 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/telle-ai/event-router/pkg/events"
 )
 
 // RedisOptions says which channels of which Redis to listen to.
 type RedisOptions struct {
-	URL      string        // redis://[user:password@]host[:port][/db]; rediss:// for TLS; unix://path
+	URL      string        // of one server, or of Sentinels or a Cluster with master_name or addr in the query
 	Channels []string      // one with any of "*?[" is a pattern
-	Name     string        // of the connection, in Redis's CLIENT LIST; may be empty
+	Out      string        // the channel that the bridge publishes on, which is not read; may be empty
+	Name     string        // of the bridge: in Redis's CLIENT LIST and in advisories; may be empty
 	MaxEvent int           // bytes of one message; 0: any number
 	Ping     time.Duration // how often Redis is asked whether it is there; 0: 3 s
 	DrainIn  time.Duration // how long Run may go on with what Redis has delivered; 0: 5 s
@@ -29,30 +27,57 @@ type RedisOptions struct {
 
 // RedisStats counts since the start of the process.
 type RedisStats struct {
-	Received uint64 // messages that came from Redis
-	Refused  uint64 // of these, the ones that are not valid or that the stream does not take
-	Lost     uint64 // of the refused, the ones that could not even be kept as dead letters
-	Breaks   uint64 // times that a link broke on which every subscription was confirmed
+	Received uint64        // messages that came from Redis
+	Refused  uint64        // of these, the ones that are not valid or that the stream does not take
+	Lost     uint64        // of the refused, the ones that could not even be kept as dead letters
+	Breaks   uint64        // times that a link broke on which every subscription was confirmed
+	Gaps     uint64        // times that messages may have been missed, as far as they are over
+	GapTime  time.Duration // how long they were in all
+}
+
+// Stream is what [Redis] needs of the stream.
+type Stream interface {
+	Publisher
+	Recent
+
+	// Announce stores an advisory on a subject of the stream of dead letters, by the
+	// rules of DeadLetter.
+	Announce(ctx context.Context, subject string, payload []byte) error
+}
+
+// Recent is what a source needs of what the stream holds.
+type Recent interface {
+	// RecentIDs calls yield with the Nats-Msg-Id of every event that the stream has
+	// stored since then, in order, and when it was stored.
+	RecentIDs(ctx context.Context, since time.Time, yield func(id string, at time.Time)) error
 }
 
 // Redis publishes what it hears on Redis channels, in the order in which it hears
 // it. It stops reading while the publisher holds as much as it may, so Redis
 // holds the rest (within its client-output-buffer-limit for pubsub).
 //
+// Any number of them may run side by side on the same channels: each publishes
+// all that it hears, under ids that are the same in all, so the stream stores it
+// once.
+//
 // Redis pub/sub forgets: what is published while the link is broken is missed.
-// [Redis.Check] says so meanwhile, and the log, once the link is back or Run ends,
-// from when to when that was.
+// [Redis.Check] says so meanwhile; the log and an advisory, once the link is back
+// or Run ends, from when to when that was.
 type Redis struct {
 	// Static after construction.
-	opts RedisOptions
-	log  *slog.Logger
-	pub  Publisher
+	opts    RedisOptions
+	address *address
+	log     *slog.Logger
+	stream  Stream
+	heard   *occurrences
 
 	// Counters, for anybody.
 	received atomic.Uint64
 	refused  atomic.Uint64
 	lost     atomic.Uint64
 	breaks   atomic.Uint64
+	gaps     atomic.Uint64
+	gapTime  atomic.Int64
 
 	// For anybody.
 	unstored tally // of the log's lines about messages that the publisher could not store
@@ -67,8 +92,9 @@ type Redis struct {
 	wake   chan struct{} // holds one when late may hold some; closed when closed is true
 
 	// Owned by Run.
-	gap  time.Time // since when messages may be missing; zero when none are
-	told bool      // the log knows that there is no link
+	gap     time.Time // since when messages may be missing; zero when none are
+	counted time.Time // up to when every occurrence is counted, our own or not; zero at first
+	told    bool      // the log knows that there is no link
 }
 
 // A letter is a message that could not be accepted.
@@ -86,11 +112,15 @@ var (
 )
 
 // NewRedis checks the options. It opens nothing: [Redis.Run] does.
-func NewRedis(opts RedisOptions, pub Publisher) (*Redis, error) {
+func NewRedis(opts RedisOptions, stream Stream) (*Redis, error) {
 	if err := checkURL(opts.URL); err != nil {
 		return nil, err
 	}
-	if err := checkChannels(opts.Channels); err != nil {
+	if err := checkChannels(opts.Channels, opts.Out); err != nil {
+		return nil, err
+	}
+	addr, err := addressOf(opts.URL)
+	if err != nil {
 		return nil, err
 	}
 	if opts.Ping == 0 {
@@ -99,26 +129,15 @@ func NewRedis(opts RedisOptions, pub Publisher) (*Redis, error) {
 	if opts.DrainIn == 0 {
 		opts.DrainIn = 5 * time.Second
 	}
-	r := &Redis{opts: opts, log: opts.Log, pub: pub, wake: make(chan struct{}, 1)}
+	r := &Redis{
+		opts: opts, address: addr, log: opts.Log, stream: stream,
+		heard: newOccurrences(), wake: make(chan struct{}, 1),
+	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	r.setDown(errNotYet)
 	return r, nil
-}
-
-// checkURL says what is wrong with the URL without a word of it: any part of what
-// cannot be read may be the password.
-func checkURL(url string) error {
-	scheme, _, ok := strings.Cut(url, "://")
-	if !ok || scheme != "redis" && scheme != "rediss" && scheme != "unix" {
-		return errors.New("--redis-url does not begin with redis://, rediss:// or unix://")
-	}
-	if _, err := redis.ParseURL(url); err != nil {
-		return errors.New("--redis-url is not of the form redis://[user:password@]host[:port][/db][?option=value]" +
-			" (special characters of the password are written as %XX)")
-	}
-	return nil
 }
 
 // Run listens until ctx ends; a broken link is made anew for as long as that
@@ -156,19 +175,18 @@ func (r *Redis) keepLinked(ctx, lasting context.Context) {
 	for ctx.Err() == nil {
 		l := newLink(r)
 		err = l.run(ctx, lasting)
-		if l.up && err != nil {
-			again.reset()
-			r.gap = l.caughtUp
-		}
+		r.unlinked(l, err, lasting.Err() != nil)
 		if ctx.Err() != nil {
 			break
 		}
 		r.broken(l, err)
+		if l.up {
+			again.reset()
+		}
 		again.wait(ctx)
 	}
 	if !r.gap.IsZero() {
-		r.log.Warn("redis source ends with a gap: what was published meanwhile may be missed",
-			"from", r.gap, "to", time.Now(), "error", err)
+		r.endWithGap(ctx, err)
 	}
 }
 
@@ -185,7 +203,10 @@ func (r *Redis) Check() error {
 
 // Stats returns the counters.
 func (r *Redis) Stats() RedisStats {
-	return RedisStats{Received: r.received.Load(), Refused: r.refused.Load(), Lost: r.lost.Load(), Breaks: r.breaks.Load()}
+	return RedisStats{
+		Received: r.received.Load(), Refused: r.refused.Load(), Lost: r.lost.Load(), Breaks: r.breaks.Load(),
+		Gaps: r.gaps.Load(), GapTime: time.Duration(r.gapTime.Load()),
+	}
 }
 
 func (r *Redis) setDown(err error) {
@@ -215,20 +236,11 @@ func (r *Redis) broken(l *link, err error) {
 	}
 }
 
-// linked notes that every subscription is confirmed.
-func (r *Redis) linked() {
-	r.setDown(nil)
-	r.told = false
-	if r.gap.IsZero() {
-		r.log.Info("redis link is up", "channels", r.opts.Channels)
-		return
-	}
-	r.log.Warn("redis link is back: what was published meanwhile may be missed", "from", r.gap, "to", time.Now())
-	r.gap = time.Time{}
-}
-
 // take publishes a message. It waits while the publisher cannot take more.
 func (r *Redis) take(ctx context.Context, channel string, payload []byte) {
+	if r.isOut(channel) {
+		return
+	}
 	r.received.Add(1)
 	e, err := parse(payload, r.opts.MaxEvent)
 	if err != nil {
@@ -236,14 +248,37 @@ func (r *Redis) take(ctx context.Context, channel string, payload []byte) {
 		r.deadLetter(ctx, letter{channel, err.Error(), payload})
 		return
 	}
-	err = r.pub.Publish(ctx, events.NewPublication(e, events.OriginRedis, ""), func(_ uint64, err error) {
+	p := events.NewPublication(e, events.OriginRedis, "")
+	p.Since = time.Now() // another bridge may store it long before this one can
+	ended := r.number(&p, channel, payload)
+	err = r.stream.Publish(ctx, p, func(_ uint64, err error) {
+		ended()
 		if err != nil {
 			r.refuseLate(letter{channel, err.Error(), payload})
 		}
 	})
-	if err != nil && ctx.Err() == nil { // else it lies in the gap that Run leaves
+	if err == nil {
+		return
+	}
+	ended()
+	if ctx.Err() == nil { // else it lies in the gap that Run leaves
 		r.deadLetter(ctx, letter{channel, err.Error(), payload})
 	}
+}
+
+// isOut reports whether the bridge itself publishes on this channel, which a
+// pattern may catch.
+func (r *Redis) isOut(channel string) bool { return channel == r.opts.Out && channel != "" }
+
+// number gives a publication an id if its sender did not. Ended must be called when
+// it is stored, or will not be.
+func (r *Redis) number(p *events.Publication, channel string, payload []byte) (ended func()) {
+	if p.ID != "" {
+		return func() {}
+	}
+	now, print := time.Now(), fingerprintOf(channel, payload)
+	p.ID = occurrenceID(print, r.heard.count(print, now))
+	return func() { r.heard.stored(print, now, time.Now()) }
 }
 
 // refuseLate is called back by the publisher, so it must not call the publisher,
@@ -301,7 +336,7 @@ func (r *Redis) nextLate() (l letter, ok bool) {
 
 func (r *Redis) deadLetter(ctx context.Context, l letter) {
 	r.refused.Add(1)
-	err := r.pub.DeadLetter(ctx, "redis", l.channel, l.reason, l.payload)
+	err := r.stream.DeadLetter(ctx, "redis", l.channel, l.reason, l.payload)
 	if err == nil {
 		return
 	}

@@ -23,6 +23,8 @@ type Redis struct {
 
 	t       testing.TB
 	port    string
+	dir     string
+	keep    []string // arguments that say what it keeps on disk
 	process *os.Process
 	output  *bytes.Buffer
 	exited  chan struct{} // closed once the process has ended and was waited for
@@ -32,10 +34,22 @@ type Redis struct {
 // nothing on disk, and lets subscribers be as slow as they like.
 func StartRedis(t testing.TB) *Redis {
 	t.Helper()
+	return startRedis(t, "--appendonly", "no")
+}
+
+// StartDurableRedis is StartRedis with a server that has on disk what it has
+// answered: Stop and Restart lose nothing of it.
+func StartDurableRedis(t testing.TB) *Redis {
+	t.Helper()
+	return startRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+}
+
+func startRedis(t testing.TB, keep ...string) *Redis {
+	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Fatal("no redis-server in PATH: make deps installs it")
 	}
-	r := &Redis{t: t}
+	r := &Redis{t: t, dir: t.TempDir(), keep: keep}
 	t.Cleanup(r.Stop)
 	// Between finding a free port and taking it, somebody else may take it.
 	for range 3 {
@@ -63,9 +77,9 @@ func (r *Redis) takePort() {
 // start returns when the server answers.
 func (r *Redis) start() error {
 	r.output = new(bytes.Buffer)
-	cmd := exec.Command("redis-server", "--bind", "127.0.0.1", "--port", r.port,
-		"--dir", r.t.TempDir(), "--save", "", "--appendonly", "no",
-		"--client-output-buffer-limit", "pubsub", "0", "0", "0")
+	cmd := exec.Command("redis-server", append([]string{"--bind", "127.0.0.1", "--port", r.port,
+		"--dir", r.dir, "--save", "",
+		"--client-output-buffer-limit", "pubsub", "0", "0", "0"}, r.keep...)...)
 	cmd.Stdout, cmd.Stderr = r.output, r.output
 	if err := cmd.Start(); err != nil {
 		return err
@@ -111,7 +125,8 @@ func (r *Redis) Stop() {
 	r.process = nil
 }
 
-// Restart kills the server and starts an empty one in its place.
+// Restart kills the server and starts one in its place, which is empty unless the
+// server is durable.
 func (r *Redis) Restart() {
 	r.t.Helper()
 	r.Stop()

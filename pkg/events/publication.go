@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"time"
 
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
@@ -18,6 +19,12 @@ type Publication struct {
 	// ID makes the stream drop a second publication with the same ID within its
 	// duplicate window. Empty: the event is stored however often it is published.
 	ID string
+
+	// Since is when somebody may have published this for the first time, for a
+	// publication that its source hands out again. Zero: now is the first time. The
+	// stream forgets an ID after its duplicate window, so one that may be older is
+	// looked up before it is published.
+	Since time.Time
 }
 
 // NewPublication returns the publication of an event. If the sender has given the

@@ -84,6 +84,19 @@ func EveryGroup(prefix, dealer string) string {
 	return Conversation{Dealer: dealer}.Subject(prefix) + ".*"
 }
 
+// EveryGroupOf returns the wildcard subject that covers a subject of a single chat,
+// or "" if the subject is dealer-wide or a wildcard.
+func EveryGroupOf(subject string) string {
+	dot := strings.LastIndexByte(subject, '.')
+	if dot == strings.IndexByte(subject, '.') || IsEveryGroup(subject) {
+		return ""
+	}
+	return subject[:dot] + ".*"
+}
+
+// IsEveryGroup reports whether a subject is a wildcard of [EveryGroup].
+func IsEveryGroup(subject string) bool { return strings.HasSuffix(subject, ".*") }
+
 // Followed returns the two subjects that together are what a follower of the
 // conversation sees: its own, or with an empty Group those of all chats of the
 // dealer, and the dealer-wide one.

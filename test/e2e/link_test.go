@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// A link carries connections to a server, and can hold up what they carry.
+// A link carries connections to a server. It can hold up what they carry, and it
+// can be cut.
 type link struct {
 	addr string
 	to   string
@@ -21,6 +22,7 @@ type link struct {
 	mu      sync.Mutex
 	conns   []net.Conn
 	stopped bool
+	broken  bool // between cut and mend
 }
 
 // startLink starts a link to host:port. It ends with the test.
@@ -53,12 +55,13 @@ func (l *link) accept() {
 	}
 }
 
-// keep remembers connections for stop, or closes them if it was there before.
+// keep remembers connections for stop and cut, or closes them if these were there
+// before.
 func (l *link) keep(conns ...net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conns = append(l.conns, conns...)
-	if l.stopped {
+	if l.stopped || l.broken {
 		closeAll(conns)
 	}
 }
@@ -83,6 +86,24 @@ func (l *link) hold() {
 func (l *link) release() {
 	l.held = false
 	l.gate.Unlock()
+}
+
+// cut closes all connections, and new ones at once, until mend. It returns how many
+// there were.
+func (l *link) cut() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken = true
+	n = len(l.conns) / 2
+	closeAll(l.conns)
+	l.conns = nil
+	return n
+}
+
+func (l *link) mend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken = false
 }
 
 func (l *link) stop() {

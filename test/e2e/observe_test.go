@@ -36,7 +36,7 @@ func TestStreamFlagsCountWhenTheStreamIsCreated(t *testing.T) {
 		"direct get":       chat.AllowDirect,
 		"storage":          chat.Storage == jetstream.FileStorage,
 		"republish":        chat.RePublish != nil && *chat.RePublish == jetstream.RePublish{Source: "chat.>", Destination: "live.>"},
-		"dead subjects":    slices.Equal(dead.Subjects, []string{"dead.>"}),
+		"dead subjects":    slices.Equal(dead.Subjects, []string{"dead.>", "bridge.gap"}),
 		"dead max age":     dead.MaxAge == 5*time.Hour,
 		"dead republish":   dead.RePublish == nil,
 	} {

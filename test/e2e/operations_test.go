@@ -52,6 +52,7 @@ func TestASocketIsToldThatItsEventCouldNotBeStored(t *testing.T) {
 	if err := customer.conn.Write(t.Context(), websocket.MessageText, []byte(message)); err != nil {
 		t.Fatal(err)
 	}
+	customer.wants("degraded", "")
 	if f := customer.next(); f.Event != "error" || f.ID != "m1" || f.Error.Code != "unavailable" {
 		t.Errorf("answered %+v", f)
 	}

@@ -1,0 +1,324 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/telle-ai/event-router/pkg/events"
+	"github.com/telle-ai/event-router/pkg/subjects"
+)
+
+// A Head is the last event of a subject.
+type Head struct {
+	Subject string // live.<dealer>[.<group>]
+	Seq     uint64
+}
+
+// A GoneError says that the stream may not hold all that was asked for any more.
+type GoneError struct {
+	First uint64 // from here on it does
+}
+
+// Oldest returns the sequence from which on the stream holds everything.
+func (e *GoneError) Oldest() uint64 { return e.First }
+
+func (e *GoneError) Error() string {
+	return fmt.Sprintf("the stream holds all of it only from %d on", e.First)
+}
+
+var errLags = errors.New("no replica of the stream is as far as it must be")
+
+const (
+	headsEach   = 500     // subjects in one question; the stream takes up to 1024
+	headsAtOnce = 4       // questions under way
+	headsBytes  = 4 << 20 // of one answer, which holds the payloads
+
+	pageEvents = 256
+	pageBytes  = 256 << 10
+
+	lagPause = 10 * time.Millisecond // before a replica that lags is asked again
+
+	// stale is how many events the stream may drop while what is known of its first
+	// sequence grows old: more than it takes in meanwhile.
+	stale = 1 << 18
+)
+
+// Heads returns the last event of each followed subject that has events after a
+// sequence. A subject is live.<dealer>.<group>, live.<dealer> or, for all single
+// chats of a dealer, live.<dealer>.*: of these, the last event of all is the one
+// head.
+//
+// All events up to through were looked at. through is at least `least`: Heads asks
+// again, until ctx ends, since any replica may answer, and some lag. It is to be
+// a position of the stream that was heard of.
+func (b *Broker) Heads(ctx context.Context, after, least uint64, followed []string) (heads []Head, through uint64, err error) {
+	asking, ctx := errgroup.WithContext(ctx)
+	asking.SetLimit(headsAtOnce)
+	var mu sync.Mutex
+	through = math.MaxUint64
+	ask := func(look func() ([]Head, uint64, error)) {
+		asking.Go(func() error {
+			some, upTo, err := lookUntil(ctx, least, look)
+			mu.Lock()
+			defer mu.Unlock()
+			heads, through = append(heads, some...), min(through, upTo)
+			return err
+		})
+	}
+	exact, wild := byKind(followed)
+	for chunk := range slices.Chunk(exact, headsEach) {
+		ask(func() ([]Head, uint64, error) { return b.headsOf(ctx, after, chunk) })
+	}
+	for _, filter := range wild {
+		ask(func() ([]Head, uint64, error) { return b.headOf(ctx, after, filter) })
+	}
+	if err := asking.Wait(); err != nil {
+		return nil, 0, err
+	}
+	if len(followed) == 0 {
+		through = least
+	}
+	return heads, through, nil
+}
+
+// byKind returns followed subjects as the stream has them, wildcards apart.
+func byKind(followed []string) (exact, wild []string) {
+	for _, subject := range followed {
+		if isWild(subject) {
+			wild = append(wild, chatSubject(subject))
+		} else {
+			exact = append(exact, chatSubject(subject))
+		}
+	}
+	return exact, wild
+}
+
+func isWild(subject string) bool { return strings.HasSuffix(subject, ".*") }
+
+func chatSubject(live string) string { return subjects.Chat + strings.TrimPrefix(live, subjects.Live) }
+func liveSubject(chat string) string { return subjects.Live + strings.TrimPrefix(chat, subjects.Chat) }
+
+// lookUntil looks again until the answer reaches least.
+func lookUntil(ctx context.Context, least uint64, look func() ([]Head, uint64, error)) ([]Head, uint64, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*askTimeout, errLags)
+	defer cancel()
+	for {
+		heads, upTo, err := look()
+		if err == nil && upTo >= least {
+			return heads, upTo, nil
+		}
+		if err != nil && !errors.Is(err, errNone) {
+			return nil, 0, err
+		}
+		if err := pause(ctx, lagPause); err != nil {
+			return nil, 0, err
+		}
+	}
+}
+
+// headsOf looks at exact subjects. An answer that holds no message at all says
+// nothing of how far the replica is, so a subject that has one is added. [errNone]:
+// it has none any more, or the replica does not know it yet.
+func (b *Broker) headsOf(ctx context.Context, after uint64, chats []string) (heads []Head, upTo uint64, err error) {
+	anchor, position, err := b.anchor(ctx)
+	if err != nil || anchor == "" {
+		return nil, position, err
+	}
+	q := question{MultiLast: append(slices.Clip(chats), anchor), Seq: after + 1, MaxBytes: headsBytes}
+	var found []Head // no result, and next no part of q: after an error they may still change
+	next := q.Seq
+	take := func(m *nats.Msg, seq uint64) {
+		next = seq + 1
+		if subject := stamp(m, "Nats-Subject"); subject != anchor || covers(chats, anchor) {
+			found = append(found, Head{liveSubject(subject), seq})
+		}
+	}
+	upTo = math.MaxUint64
+	for {
+		end, err := b.ask(ctx, q, take)
+		if err == nil && end.none {
+			b.anchored.Store(nil)
+			err = errNone
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		if upTo = min(upTo, end.upTo); end.more == 0 {
+			return found, upTo, nil
+		}
+		q.Seq = next
+	}
+}
+
+func covers(chats []string, subject string) bool {
+	return slices.Contains(chats, subject) || slices.Contains(chats, subjects.EveryGroupOf(subject))
+}
+
+// LastOfEach is Heads with the last event of each chat also for wildcards. A
+// wildcard that covers more chats than a replica answers for is returned itself, in
+// place of its heads, and was not looked at.
+func (b *Broker) LastOfEach(ctx context.Context, after, least uint64, followed []string) (heads []Head, through uint64, err error) {
+	exact, wild := byKind(followed)
+	chunks := slices.Collect(slices.Chunk(exact, headsEach))
+	for _, filter := range wild {
+		chunks = append(chunks, []string{filter})
+	}
+	through = math.MaxUint64
+	for _, chats := range chunks {
+		some, upTo, err := lookUntil(ctx, least, func() ([]Head, uint64, error) { return b.headsOf(ctx, after, chats) })
+		if errors.Is(err, errTooMany) {
+			some, upTo, err = []Head{{Subject: liveSubject(chats[0])}}, least, nil
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		heads, through = append(heads, some...), min(through, upTo)
+	}
+	return heads, through, nil
+}
+
+// anchor returns a subject that holds a message. If the stream is empty it returns
+// none, and the position up to which it is.
+func (b *Broker) anchor(ctx context.Context) (subject string, position uint64, err error) {
+	if known := b.anchored.Load(); known != nil {
+		return *known, 0, nil
+	}
+	if position, err = b.position.join(ctx); err != nil {
+		return "", 0, err
+	}
+	last, err := b.askLeader(ctx, question{LastFor: subjects.Chat + ".>"})
+	if errors.Is(err, errNone) {
+		return "", position, nil
+	}
+	if err == nil {
+		b.anchored.Store(&last.Subject)
+	}
+	return last.Subject, 0, err
+}
+
+// headOf looks at all chats of a dealer at once. The leader is asked: one that has
+// many chats has more heads than a replica returns, and only it proves that there
+// is none.
+func (b *Broker) headOf(ctx context.Context, after uint64, wild string) ([]Head, uint64, error) {
+	position, err := b.position.join(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	last, err := b.askLeader(ctx, question{LastFor: wild})
+	if errors.Is(err, errNone) || err == nil && last.Seq <= after {
+		return nil, position, nil
+	}
+	return []Head{{liveSubject(last.Subject), last.Seq}}, position, err
+}
+
+// Page returns the events on a followed subject after a sequence, in order, as many
+// as one page holds, and whether there are more. Their Prev is not set. An empty
+// page means that the replica that answered has none, which may lag.
+//
+// It returns a [GoneError] if the stream may have dropped events after the sequence.
+func (b *Broker) Page(ctx context.Context, followed string, after uint64) (page []LiveEvent, more bool, err error) {
+	q := question{NextFor: chatSubject(followed), Seq: after + 1, Batch: pageEvents, MaxBytes: pageBytes}
+	var read []LiveEvent // no result: after an error it may still grow
+	end, err := b.ask(ctx, q, func(m *nats.Msg, seq uint64) { read = append(read, storedEvent(m, seq)) })
+	if err != nil {
+		return nil, false, err
+	}
+	page = read
+	// Afterwards: what is dropped meanwhile may be missing from the page.
+	if err := b.checkHeld(ctx, followed, after, page, end.more); err != nil {
+		return nil, false, err
+	}
+	return page, end.more > 0, nil
+}
+
+func storedEvent(m *nats.Msg, seq uint64) LiveEvent {
+	return LiveEvent{
+		Subject: liveSubject(stamp(m, "Nats-Subject")),
+		Seq:     seq,
+		Session: m.Header.Get(events.HeaderSession),
+		Payload: m.Data,
+	}
+}
+
+// checkHeld returns a GoneError unless the stream has held everything after the
+// sequence when it answered with a page and the number of events behind it.
+func (b *Broker) checkHeld(ctx context.Context, followed string, after uint64, page []LiveEvent, more int) error {
+	if limit := b.streamInfo().Config.MaxMsgsPerSubject; limit > 0 && int64(len(page)+more) >= limit {
+		if err := b.checkFull(ctx, followed, after, page[0].Seq, limit); err != nil {
+			return err
+		}
+	}
+	first := b.FirstHeld()
+	if first <= after+1 && after-first+1 < stale || first == 0 {
+		if _, err := b.position.join(ctx); err != nil {
+			return err
+		}
+		first = b.FirstHeld()
+	}
+	return goneBefore(first, after)
+}
+
+// goneBefore returns an error if something may have been dropped between a
+// sequence and the first that is held.
+func goneBefore(first, after uint64) error {
+	if first > after+1 {
+		return &GoneError{First: first}
+	}
+	return nil
+}
+
+// checkFull is for when there are as many events after the sequence as one subject
+// may hold. Those of a single subject then are all that it holds: it may have
+// dropped others.
+func (b *Broker) checkFull(ctx context.Context, followed string, after, first uint64, limit int64) error {
+	if !isWild(followed) {
+		return goneBefore(first, after)
+	}
+	full, err := b.fullChats(ctx, chatSubject(followed), uint64(limit))
+	if err != nil {
+		return err
+	}
+	first = 0
+	for _, chat := range full {
+		oldest, err := b.askLeader(ctx, question{NextFor: chat, Seq: 1})
+		if err != nil && !errors.Is(err, errNone) {
+			return err
+		}
+		first = max(first, oldest.Seq)
+	}
+	return goneBefore(first, after)
+}
+
+// fullChats returns the chats that hold as many events as they may.
+func (b *Broker) fullChats(ctx context.Context, wild string, limit uint64) (full []string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*askTimeout, errSilent)
+	defer cancel()
+	stream, err := b.js.Stream(ctx, ChatStream)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", ChatStream, err)
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(wild))
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", ChatStream, err)
+	}
+	for chat, count := range info.State.Subjects {
+		if count >= limit {
+			full = append(full, chat)
+		}
+	}
+	return full, nil
+}
+
+// FirstHeld returns the sequence of the first event that the stream holds, of any
+// conversation, as of about a second ago; 0: not known yet.
+func (b *Broker) FirstHeld() uint64 { return b.streamInfo().State.FirstSeq }
