@@ -55,11 +55,11 @@ const (
 
 // Heads returns the last event of each followed subject that has events after a
 // sequence. A subject is live.<dealer>.<group>, live.<dealer> or, for all single
-// chats of a dealer, live.<dealer>.*: of these, the last event of all is the one
-// head.
+// chats of a dealer, live.<dealer>.*: then the last event of each of its chats or,
+// where they are very many, the last one of all.
 //
 // All events up to through were looked at. through is at least `least`: Heads asks
-// again, until ctx ends, since any replica may answer, and some lag. It is to be
+// again, for some seconds, since any replica may answer, and some lag. It is to be
 // a position of the stream that was heard of.
 func (b *Broker) Heads(ctx context.Context, after, least uint64, followed []string) (heads []Head, through uint64, err error) {
 	asking, ctx := errgroup.WithContext(ctx)
@@ -206,19 +206,30 @@ func (b *Broker) anchor(ctx context.Context) (subject string, position uint64, e
 	return last.Subject, 0, err
 }
 
-// headOf looks at all chats of a dealer at once. The leader is asked: one that has
-// many chats has more heads than a replica returns, and only it proves that there
-// is none.
+// headOf looks at all chats of a dealer at once. One that has more chats than a
+// replica answers for is looked at by the leader, which proves less: a new one may
+// not have all yet that the last one had. So it must have it afterwards.
 func (b *Broker) headOf(ctx context.Context, after uint64, wild string) ([]Head, uint64, error) {
+	heads, upTo, err := b.headsOf(ctx, after, []string{wild})
+	if !errors.Is(err, errTooMany) {
+		return heads, upTo, err
+	}
 	position, err := b.position.join(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
 	last, err := b.askLeader(ctx, question{LastFor: wild})
-	if errors.Is(err, errNone) || err == nil && last.Seq <= after {
-		return nil, position, nil
+	if err != nil && !errors.Is(err, errNone) {
+		return nil, 0, err
 	}
-	return []Head{{liveSubject(last.Subject), last.Seq}}, position, err
+	now, err := b.position.join(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	if last.Seq <= after {
+		return nil, min(position, now), nil
+	}
+	return []Head{{liveSubject(last.Subject), last.Seq}}, min(position, now), nil
 }
 
 // Page returns the events on a followed subject after a sequence, in order, as many

@@ -63,7 +63,7 @@ func TestHeadsAreTheLastEventsOfTheFollowedSubjects(t *testing.T) {
 		{3, "live.d.a live.d.b live.d.c", []Head{{"live.d.c", 4}, {"live.d.b", 5}}},
 		{5, "live.d.a live.d.b live.d.c", nil},
 		{0, "live.d.none", nil},
-		{0, "live.d.* live.none.*", []Head{{"live.d.other", 6}}},
+		{0, "live.d.* live.none.*", []Head{{"live.d.a", 3}, {"live.d.c", 4}, {"live.d.b", 5}, {"live.d.other", 6}}},
 		{5, "live.d.* live.d.a live.d", []Head{{"live.d.other", 6}, {"live.d", 7}}},
 		{6, "live.d.*", nil},
 		{0, "", nil},

@@ -286,7 +286,7 @@ func (l *life) write() {
 			l.t.Error("two writers of one session")
 		}
 		l.see(frames)
-		if l.patient {
+		if l.patient && !l.calm.Load() {
 			for range l.pauses {
 				runtime.Gosched()
 			}
@@ -405,7 +405,7 @@ func (l *life) act() {
 // awaitAll waits until the life has seen what there is to see.
 func (l *life) awaitAll() {
 	position := l.stream.position()
-	late := time.Now().Add(20 * time.Second)
+	late := time.Now().Add(time.Minute)
 	for l.session.Reason() == 0 && time.Now().Before(late) {
 		if l.complete(slices.Collect(maps.Keys(l.follows)), position, l.byChat) == position {
 			return

@@ -2,6 +2,8 @@ package source
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -301,7 +303,7 @@ func (r *reader) take(ctx context.Context, e entry, since time.Time) error {
 		return r.refuse(ctx, landing{e.id, payload, err})
 	}
 	p := events.NewPublication(event, events.OriginRedis, "")
-	p.ID, p.Since = publicationID(r.key, e.id), since
+	p.ID, p.Since = publicationID(r.key, e.id, payload), since
 	err = r.s.pub.Publish(ctx, p, func(_ uint64, err error) { r.flight.end(landing{e.id, payload, err}) })
 	switch {
 	case err == nil:
@@ -314,9 +316,13 @@ func (r *reader) take(ctx context.Context, e entry, since time.Time) error {
 }
 
 // publicationID is the entry's and not the message's own: one entry is one event.
-func publicationID(key, id string) string {
+// The payload has a part in it: a stream that was deleted and made again may give
+// an id again, and the second entry must not pass for the first.
+func publicationID(key, id string, payload []byte) string {
 	b := subjects.AppendID([]byte("redis-stream "), key)
-	return string(append(b, " "+id...))
+	b = append(b, " "+id+" "...)
+	sum := sha256.Sum256(payload)
+	return string(hex.AppendEncode(b, sum[:12]))
 }
 
 // refuse makes a dead letter of an entry.

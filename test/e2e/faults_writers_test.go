@@ -3,10 +3,12 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +40,7 @@ var writers = map[string]func(s *site, c chat) sender{
 		return &socketSender{routers: addrs(s.routers), at: c.number, dealer: c.dealer}
 	},
 	"stream": func(s *site, _ chat) sender {
-		return &redisSender{addr: s.redis.Addr, command: []string{"XADD", streamKey, "*", "event"}, lost: again}
+		return &streamSender{redisSender: redisSender{addr: s.redis.Addr, command: []string{"XADD", streamKey, "*", "event"}, lost: again}}
 	},
 	"pubsub": func(s *site, _ chat) sender {
 		return &redisSender{addr: s.redis.Addr, command: []string{"PUBLISH", channel}, lost: unknown}
@@ -138,21 +140,25 @@ type redisSender struct {
 }
 
 func (s *redisSender) send(_ context.Context, payload string) answer {
+	if !s.dial() {
+		return again
+	}
+	_, err := s.conn.Do(append(s.command[:len(s.command):len(s.command)], payload))
+	if err == nil {
+		return stored
+	}
+	s.close()
+	if strings.HasPrefix(err.Error(), "LOADING") {
+		return again
+	}
+	return s.lost
+}
+
+func (s *redisSender) dial() bool {
 	if s.conn == nil {
-		conn, err := testkit.DialRedis(s.addr)
-		if err != nil {
-			return again
-		}
-		s.conn = conn
+		s.conn, _ = testkit.DialRedis(s.addr) // nil after an error
 	}
-	if _, err := s.conn.Do(append(s.command[:len(s.command):len(s.command)], payload)); err != nil {
-		s.close()
-		if strings.HasPrefix(err.Error(), "LOADING") {
-			return again
-		}
-		return s.lost
-	}
-	return stored
+	return s.conn != nil
 }
 
 func (s *redisSender) close() {
@@ -160,6 +166,41 @@ func (s *redisSender) close() {
 		s.conn.Close()
 		s.conn = nil
 	}
+}
+
+// streamSender adds to a Redis stream. One entry is one event, so before it adds
+// once more what was not answered, it looks whether that is there.
+type streamSender struct {
+	redisSender
+	inDoubt bool
+}
+
+func (s *streamSender) send(ctx context.Context, payload string) answer {
+	if s.inDoubt {
+		there, err := s.added(payload)
+		if err != nil {
+			return again
+		}
+		if s.inDoubt = false; there {
+			return stored
+		}
+	}
+	a := s.redisSender.send(ctx, payload)
+	s.inDoubt = a == again
+	return a
+}
+
+// added reports whether the payload is among the last entries.
+func (s *streamSender) added(payload string) (bool, error) {
+	if !s.dial() {
+		return false, errors.New("not connected")
+	}
+	replies, err := s.conn.Do([]string{"XREVRANGE", streamKey, "+", "-", "COUNT", "1000"})
+	if err != nil {
+		s.close()
+		return false, err
+	}
+	return slices.Contains(replies[0], payload), nil
 }
 
 // natsSender puts events into the stream itself.
