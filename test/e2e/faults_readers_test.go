@@ -133,7 +133,7 @@ func (r *reader) read(ctx context.Context, conn *websocket.Conn) {
 type words struct {
 	N      int       `json:"n"`
 	Writer string    `json:"w"`
-	At     time.Time `json:"at"` // when it was sent for the first time
+	At     time.Time `json:"at"`            // when it was sent for the first time
 	Pad    string    `json:"pad,omitempty"` // which readers skip
 }
 
