@@ -133,6 +133,10 @@ func (r *reader) read(ctx context.Context) error {
 		<-ctx.Done()
 		conn.Close()
 	})
+	return r.readBy(ctx, conn)
+}
+
+func (r *reader) readBy(ctx context.Context, conn redis.UniversalClient) error {
 	r.flight.readAgain()
 	if err := r.makeGroup(ctx, conn); err != nil {
 		return fmt.Errorf("make the consumer group: %w", err)
@@ -294,16 +298,11 @@ func (r *reader) take(ctx context.Context, e entry, since time.Time) error {
 		r.flight.end(landing{id: e.id})
 		return nil
 	}
-	payload, err := e.payload()
-	if err != nil {
-		return r.refuse(ctx, landing{e.id, e.raw(), err})
-	}
-	event, err := parse(payload, r.s.opts.MaxEvent)
+	p, payload, err := r.publication(e)
 	if err != nil {
 		return r.refuse(ctx, landing{e.id, payload, err})
 	}
-	p := events.NewPublication(event, events.OriginRedis, "")
-	p.ID, p.Since = publicationID(r.key, e.id, payload), since
+	p.Since = since
 	err = r.s.pub.Publish(ctx, p, func(_ uint64, err error) { r.flight.end(landing{e.id, payload, err}) })
 	switch {
 	case err == nil:
@@ -313,6 +312,20 @@ func (r *reader) take(ctx context.Context, e entry, since time.Time) error {
 		return err
 	}
 	return r.refuse(ctx, landing{e.id, payload, err})
+}
+
+// publication returns an entry's, and the bytes that it is made of.
+func (r *reader) publication(e entry) (p events.Publication, payload []byte, err error) {
+	if payload, err = e.payload(); err != nil {
+		return p, e.raw(), err
+	}
+	event, err := parse(payload, r.s.opts.MaxEvent)
+	if err != nil {
+		return p, payload, err
+	}
+	p = events.NewPublication(event, events.OriginRedis, "")
+	p.ID = publicationID(r.key, e.id, payload)
+	return p, payload, nil
 }
 
 // publicationID is the entry's and not the message's own: one entry is one event.

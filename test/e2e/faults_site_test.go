@@ -63,10 +63,7 @@ func (s *site) join(name string) *member {
 		"--nats-url", strings.Join(urls, ","), "--stream-replicas", fmt.Sprint(s.replicas)}
 	if name == "bridge" {
 		m.toRedis = startLink(s.t, s.redis.Addr)
-		m.args = append(m.args, "--redis-url", "redis://"+m.toRedis.addr)
-		if hasStreams() {
-			m.args = append(m.args, "--redis-streams", streamKey)
-		}
+		m.args = append(m.args, "--redis-url", "redis://"+m.toRedis.addr, "--redis-streams", streamKey)
 	}
 	m.start()
 	return m
@@ -296,12 +293,6 @@ var natsBuilt = sync.OnceValue(func() error {
 		return fmt.Errorf("build nats-server: %w\n%s", err, out)
 	}
 	return nil
-})
-
-// hasStreams reports whether the bridge takes events from Redis streams.
-var hasStreams = sync.OnceValue(func() bool {
-	out, _ := exec.Command(filepath.Join(binaries, "bridge"), "--help").CombinedOutput()
-	return strings.Contains(string(out), "--redis-streams")
 })
 
 // freeAddr returns an address on 127.0.0.1 for a server that will be started there

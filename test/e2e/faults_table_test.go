@@ -198,10 +198,7 @@ func (r *result) good() bool { return r.clean() && r.stuck == 0 && r.sent > 0 }
 // try lets events flow, lets a fault strike, and compares.
 func (s *site) try(t *testing.T, f fault) (r result) {
 	s.whole()
-	names := []string{"http", "socket"}
-	if hasStreams() {
-		names = append(names, "stream")
-	}
+	names := []string{"http", "socket", "stream"}
 	if f.pubsub {
 		names = append(names, "pubsub")
 	}
