@@ -228,8 +228,8 @@ type storedMsg struct {
 	Time    time.Time `json:"time"`
 }
 
-// askLeader asks the stream's leader for one message, or returns [errNone]. The
-// leader has all that was acknowledged.
+// askLeader asks the stream's leader for one message, or returns [errNone]. A leader
+// that is new may not have all yet that was acknowledged.
 func (b *Broker) askLeader(ctx context.Context, q question) (storedMsg, error) {
 	if !b.publisher.online.Load() {
 		return storedMsg{}, errOffline

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -62,25 +62,43 @@ const (
 // again, for some seconds, since any replica may answer, and some lag. It is to be
 // a position of the stream that was heard of.
 func (b *Broker) Heads(ctx context.Context, after, least uint64, followed []string) (heads []Head, through uint64, err error) {
+	return b.look(ctx, after, least, followed, func(ctx context.Context, wild string) ([]Head, uint64, error) {
+		return b.lastOfAll(ctx, after, wild)
+	})
+}
+
+// LastOfEach is Heads with the last event of each chat also where they are very
+// many. A wildcard that covers more chats than a replica answers for is returned
+// itself, in place of its heads, and was not looked at.
+func (b *Broker) LastOfEach(ctx context.Context, after, least uint64, followed []string) (heads []Head, err error) {
+	heads, _, err = b.look(ctx, after, least, followed, func(_ context.Context, wild string) ([]Head, uint64, error) {
+		return []Head{{Subject: subjects.LiveOf(wild)}}, least, nil
+	})
+	return heads, err
+}
+
+// look looks at followed subjects, and has manyChats look at a wildcard that covers
+// more chats than a replica answers for.
+func (b *Broker) look(ctx context.Context, after, least uint64, followed []string,
+	manyChats func(ctx context.Context, wild string) ([]Head, uint64, error)) (heads []Head, through uint64, err error) {
 	asking, ctx := errgroup.WithContext(ctx)
 	asking.SetLimit(headsAtOnce)
 	var mu sync.Mutex
 	through = math.MaxUint64
-	ask := func(look func() ([]Head, uint64, error)) {
+	for chats := range perQuestion(followed) {
 		asking.Go(func() error {
-			some, upTo, err := lookUntil(ctx, least, look)
+			some, upTo, err := lookUntil(ctx, least, func() ([]Head, uint64, error) {
+				some, upTo, err := b.headsOf(ctx, after, chats)
+				if errors.Is(err, errTooMany) {
+					return manyChats(ctx, chats[0])
+				}
+				return some, upTo, err
+			})
 			mu.Lock()
 			defer mu.Unlock()
 			heads, through = append(heads, some...), min(through, upTo)
 			return err
 		})
-	}
-	exact, wild := byKind(followed)
-	for chunk := range slices.Chunk(exact, headsEach) {
-		ask(func() ([]Head, uint64, error) { return b.headsOf(ctx, after, chunk) })
-	}
-	for _, filter := range wild {
-		ask(func() ([]Head, uint64, error) { return b.headOf(ctx, after, filter) })
 	}
 	if err := asking.Wait(); err != nil {
 		return nil, 0, err
@@ -91,22 +109,26 @@ func (b *Broker) Heads(ctx context.Context, after, least uint64, followed []stri
 	return heads, through, nil
 }
 
-// byKind returns followed subjects as the stream has them, wildcards apart.
-func byKind(followed []string) (exact, wild []string) {
-	for _, subject := range followed {
-		if isWild(subject) {
-			wild = append(wild, chatSubject(subject))
-		} else {
-			exact = append(exact, chatSubject(subject))
+// perQuestion yields followed subjects as the stream has them, as many as fit into one
+// question: each wildcard is one of its own.
+func perQuestion(followed []string) iter.Seq[[]string] {
+	return func(yield func([]string) bool) {
+		var single []string
+		for _, subject := range followed {
+			chat := subjects.ChatOf(subject)
+			if !subjects.IsEveryGroup(subject) {
+				single = append(single, chat)
+			} else if !yield([]string{chat}) {
+				return
+			}
+		}
+		for chunk := range slices.Chunk(single, headsEach) {
+			if !yield(chunk) {
+				return
+			}
 		}
 	}
-	return exact, wild
 }
-
-func isWild(subject string) bool { return strings.HasSuffix(subject, ".*") }
-
-func chatSubject(live string) string { return subjects.Chat + strings.TrimPrefix(live, subjects.Live) }
-func liveSubject(chat string) string { return subjects.Live + strings.TrimPrefix(chat, subjects.Chat) }
 
 // lookUntil looks again until the answer reaches least.
 func lookUntil(ctx context.Context, least uint64, look func() ([]Head, uint64, error)) ([]Head, uint64, error) {
@@ -126,7 +148,7 @@ func lookUntil(ctx context.Context, least uint64, look func() ([]Head, uint64, e
 	}
 }
 
-// headsOf looks at exact subjects. An answer that holds no message at all says
+// headsOf looks at subjects, of a wildcard at each chat. An answer that holds no message at all says
 // nothing of how far the replica is, so a subject that has one is added. [errNone]:
 // it has none any more, or the replica does not know it yet.
 func (b *Broker) headsOf(ctx context.Context, after uint64, chats []string) (heads []Head, upTo uint64, err error) {
@@ -140,7 +162,7 @@ func (b *Broker) headsOf(ctx context.Context, after uint64, chats []string) (hea
 	take := func(m *nats.Msg, seq uint64) {
 		next = seq + 1
 		if subject := stamp(m, "Nats-Subject"); subject != anchor || covers(chats, anchor) {
-			found = append(found, Head{liveSubject(subject), seq})
+			found = append(found, Head{subjects.LiveOf(subject), seq})
 		}
 	}
 	upTo = math.MaxUint64
@@ -164,29 +186,6 @@ func covers(chats []string, subject string) bool {
 	return slices.Contains(chats, subject) || slices.Contains(chats, subjects.EveryGroupOf(subject))
 }
 
-// LastOfEach is Heads with the last event of each chat also for wildcards. A
-// wildcard that covers more chats than a replica answers for is returned itself, in
-// place of its heads, and was not looked at.
-func (b *Broker) LastOfEach(ctx context.Context, after, least uint64, followed []string) (heads []Head, through uint64, err error) {
-	exact, wild := byKind(followed)
-	chunks := slices.Collect(slices.Chunk(exact, headsEach))
-	for _, filter := range wild {
-		chunks = append(chunks, []string{filter})
-	}
-	through = math.MaxUint64
-	for _, chats := range chunks {
-		some, upTo, err := lookUntil(ctx, least, func() ([]Head, uint64, error) { return b.headsOf(ctx, after, chats) })
-		if errors.Is(err, errTooMany) {
-			some, upTo, err = []Head{{Subject: liveSubject(chats[0])}}, least, nil
-		}
-		if err != nil {
-			return nil, 0, err
-		}
-		heads, through = append(heads, some...), min(through, upTo)
-	}
-	return heads, through, nil
-}
-
 // anchor returns a subject that holds a message. If the stream is empty it returns
 // none, and the position up to which it is.
 func (b *Broker) anchor(ctx context.Context) (subject string, position uint64, err error) {
@@ -206,14 +205,10 @@ func (b *Broker) anchor(ctx context.Context) (subject string, position uint64, e
 	return last.Subject, 0, err
 }
 
-// headOf looks at all chats of a dealer at once. One that has more chats than a
-// replica answers for is looked at by the leader, which proves less: a new one may
-// not have all yet that the last one had. So it must have it afterwards.
-func (b *Broker) headOf(ctx context.Context, after uint64, wild string) ([]Head, uint64, error) {
-	heads, upTo, err := b.headsOf(ctx, after, []string{wild})
-	if !errors.Is(err, errTooMany) {
-		return heads, upTo, err
-	}
+// lastOfAll returns the last event of all chats of a dealer. The leader says which
+// it is, which proves little: a new one may not have all yet that the last one had.
+// So it must have it afterwards.
+func (b *Broker) lastOfAll(ctx context.Context, after uint64, wild string) ([]Head, uint64, error) {
 	position, err := b.position.join(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -229,7 +224,7 @@ func (b *Broker) headOf(ctx context.Context, after uint64, wild string) ([]Head,
 	if last.Seq <= after {
 		return nil, min(position, now), nil
 	}
-	return []Head{{liveSubject(last.Subject), last.Seq}}, min(position, now), nil
+	return []Head{{subjects.LiveOf(last.Subject), last.Seq}}, min(position, now), nil
 }
 
 // Page returns the events on a followed subject after a sequence, in order, as many
@@ -237,14 +232,13 @@ func (b *Broker) headOf(ctx context.Context, after uint64, wild string) ([]Head,
 // page means that the replica that answered has none, which may lag.
 //
 // It returns a [GoneError] if the stream may have dropped events after the sequence.
-func (b *Broker) Page(ctx context.Context, followed string, after uint64) (page []LiveEvent, more bool, err error) {
-	q := question{NextFor: chatSubject(followed), Seq: after + 1, Batch: pageEvents, MaxBytes: pageBytes}
-	var read []LiveEvent // no result: after an error it may still grow
-	end, err := b.ask(ctx, q, func(m *nats.Msg, seq uint64) { read = append(read, storedEvent(m, seq)) })
+func (b *Broker) Page(ctx context.Context, followed string, after uint64) ([]LiveEvent, bool, error) {
+	q := question{NextFor: subjects.ChatOf(followed), Seq: after + 1, Batch: pageEvents, MaxBytes: pageBytes}
+	var page []LiveEvent
+	end, err := b.ask(ctx, q, func(m *nats.Msg, seq uint64) { page = append(page, storedEvent(m, seq)) })
 	if err != nil {
-		return nil, false, err
+		return nil, false, err // and the page may still grow
 	}
-	page = read
 	// Afterwards: what is dropped meanwhile may be missing from the page.
 	if err := b.checkHeld(ctx, followed, after, page, end.more); err != nil {
 		return nil, false, err
@@ -254,7 +248,7 @@ func (b *Broker) Page(ctx context.Context, followed string, after uint64) (page 
 
 func storedEvent(m *nats.Msg, seq uint64) LiveEvent {
 	return LiveEvent{
-		Subject: liveSubject(stamp(m, "Nats-Subject")),
+		Subject: subjects.LiveOf(stamp(m, "Nats-Subject")),
 		Seq:     seq,
 		Session: m.Header.Get(events.HeaderSession),
 		Payload: m.Data,
@@ -292,10 +286,10 @@ func goneBefore(first, after uint64) error {
 // may hold. Those of a single subject then are all that it holds: it may have
 // dropped others.
 func (b *Broker) checkFull(ctx context.Context, followed string, after, first uint64, limit int64) error {
-	if !isWild(followed) {
+	if !subjects.IsEveryGroup(followed) {
 		return goneBefore(first, after)
 	}
-	full, err := b.fullChats(ctx, chatSubject(followed), uint64(limit))
+	full, err := b.fullChats(ctx, subjects.ChatOf(followed), uint64(limit))
 	if err != nil {
 		return err
 	}

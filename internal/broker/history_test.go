@@ -96,6 +96,31 @@ func TestHeadsOfManySubjectsAreAllFound(t *testing.T) {
 	}
 }
 
+func TestHeadsOfAWildcardAreTheLastEventOfAllWhereItsChatsAreVeryMany(t *testing.T) {
+	t.Parallel()
+	const count = 1025 // one more than the stream answers for
+	s := startServer(t)
+	b, js := runReady(t, s.ClientURL()), connect(t, s)
+	js.storeMany(t, count, count, "hello")
+	for _, c := range []struct {
+		after       uint64
+		heads, each []Head
+	}{
+		{0, []Head{{"live.d.g1", 2}, {"live.d.g1024", count}}, []Head{{"live.d.*", 0}, {"live.d.g1", 2}}},
+		{count, nil, []Head{{"live.d.*", 0}}},
+	} {
+		heads, through := b.heads(t, c.after, count, "live.d.*", "live.d.g1")
+		if !slices.Equal(heads, c.heads) || through != count {
+			t.Errorf("after %d: heads %v through %d, want %v", c.after, heads, through, c.heads)
+		}
+		each, err := b.LastOfEach(t.Context(), c.after, count, []string{"live.d.g1", "live.d.*"})
+		slices.SortFunc(each, func(a, b Head) int { return int(a.Seq) - int(b.Seq) })
+		if err != nil || !slices.Equal(each, c.each) {
+			t.Errorf("after %d: last of each %v, %v, want %v", c.after, each, err, c.each)
+		}
+	}
+}
+
 func TestHeadsOfLongEventsComeInSeveralAnswers(t *testing.T) {
 	t.Parallel()
 	const count = 12

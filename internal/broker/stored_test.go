@@ -15,6 +15,7 @@ import (
 
 	"github.com/telle-ai/event-router/internal/testkit"
 	"github.com/telle-ai/event-router/pkg/events"
+	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
 // startForgetful starts a server with a stream that soon forgets ids.
@@ -195,13 +196,13 @@ func TestAnAnnouncementIsHeardAndKept(t *testing.T) {
 	s := startServer(t)
 	b, js := runReady(t, s.ClientURL()), connect(t, s)
 	heard := make(chan *nats.Msg, 1)
-	if _, err := js.ChanSubscribe(GapSubject, heard); err != nil {
+	if _, err := js.ChanSubscribe(subjects.BridgeGap, heard); err != nil {
 		t.Fatal(err)
 	}
 	if err := js.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Announce(t.Context(), GapSubject, []byte(`{"type":"bridge.gap"}`)); err != nil {
+	if err := b.Announce(t.Context(), subjects.BridgeGap, []byte(`{"type":"bridge.gap"}`)); err != nil {
 		t.Fatal(err)
 	}
 	if m := <-heard; string(m.Data) != `{"type":"bridge.gap"}` {

@@ -20,9 +20,6 @@ const (
 	DeadStream = "DEAD" // what could not be accepted, and where something may be missing: captures dead.>, bridge.gap
 )
 
-// GapSubject is where bridges say that something may be missing, and since when.
-const GapSubject = "bridge.gap"
-
 // DuplicateWindow is how long the stream remembers message ids.
 const DuplicateWindow = 2 * time.Minute
 
@@ -74,7 +71,7 @@ func (c StreamConfig) dead() jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:              DeadStream,
 		Description:       "what could not be accepted, with the reason in headers, and gaps",
-		Subjects:          []string{subjects.Dead + ".>", GapSubject},
+		Subjects:          []string{subjects.Dead + ".>", subjects.BridgeGap},
 		Storage:           jetstream.FileStorage,
 		Retention:         jetstream.LimitsPolicy,
 		Discard:           jetstream.DiscardOld,

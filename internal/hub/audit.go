@@ -19,15 +19,14 @@ func (c *catchUp) auditAll(ctx context.Context) {
 	c.audit = false
 	c.mu.Unlock()
 	if asked {
-		c.unaudited, c.allAudited = nil, false
+		c.unaudited, c.hurry = nil, true
 	}
-	if c.allAudited {
+	if !c.hurry {
 		return
 	}
-	if c.auditSome(ctx) && len(c.unaudited) > 0 {
+	c.hurry = c.auditSome(ctx) && len(c.unaudited) > 0
+	if c.hurry {
 		c.wakeUp() // sessions that wait come first
-	} else {
-		c.allAudited = true
 	}
 }
 

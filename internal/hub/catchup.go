@@ -24,8 +24,8 @@ type catchUp struct {
 
 	replaying sync.WaitGroup
 	// Owned by run.
-	unaudited  []string // topics of this turn that are to be audited
-	allAudited bool     // since that was last asked for
+	unaudited []string // topics of this turn that are to be audited
+	hurry     bool     // all of them were asked for, at once
 
 	mu      sync.Mutex
 	waiting []*Session
@@ -42,11 +42,10 @@ const (
 
 func newCatchUp(h *Hub) *catchUp {
 	return &catchUp{
-		hub:        h,
-		history:    h.cfg.History,
-		pages:      newPages(h),
-		allAudited: true,
-		wake:       make(chan struct{}, 1),
+		hub:     h,
+		history: h.cfg.History,
+		pages:   newPages(h),
+		wake:    make(chan struct{}, 1),
 	}
 }
 

@@ -164,6 +164,27 @@ func TestALostLastEventIsFoundByTheAudit(t *testing.T) {
 	})
 }
 
+func TestTheAuditFindsWhatIsLostInOneOfVeryManyChats(t *testing.T) {
+	inBubble(t, roomy, func(t *testing.T, r *router) {
+		r.stream.set(func(s *stream) { s.crowded = true })
+		g1, g2 := chat("d", "g1"), chat("d", "g2")
+		one := r.connect("one", events.Chatbot, g1)
+		every := r.connect("every", events.Client, everyChat("d"))
+		for range 2 * pageEvents { // more than a page
+			r.say(g1)
+		}
+		r.stream.lose(g2)
+		r.stream.lose(g1)
+		r.audit()
+		one.settledFrames(messages(1, 2, 3, 4, 5, 6, 8)...)
+		every.settledFrames(messages(1, 2, 3, 4, 5, 6, 7, 8)...)
+		r.audit()
+		if got := r.hub.Stats().Fallen["gap"]; got != 2 {
+			t.Errorf("sessions were behind %d times", got)
+		}
+	})
+}
+
 func TestAnAuditNeedsNobodyToAskForIt(t *testing.T) {
 	inBubble(t, roomy, func(t *testing.T, r *router) {
 		g1 := chat("d", "g1")

@@ -29,11 +29,8 @@ func (h *Hub) deliver(ev *StoredEvent) error {
 	if one == nil && every == nil {
 		return nil // the last follower has just left
 	}
-	event, err := h.parse(ev)
+	event, err := ev.parse(&h.subject)
 	d := delivery{hub: h, ev: ev, event: event, invalid: err != nil}
-	if every != nil && every.missingBefore(ev) > 0 {
-		one, every = every, one // who follows by both must notice what is missing
-	}
 	d.gaps(one)
 	d.gaps(every)
 	news := d.to(one)
@@ -60,13 +57,13 @@ func (h *Hub) everyGroup(subject string) *topic {
 }
 
 // parse checks what the stream holds: any NATS client may have put it there.
-func (h *Hub) parse(ev *StoredEvent) (events.Event, error) {
+func (ev *StoredEvent) parse(scratch *[]byte) (events.Event, error) {
 	e, err := events.ParseStored(ev.Payload)
 	if err != nil {
 		return e, err
 	}
-	h.subject = e.Conversation().AppendSubject(h.subject[:0], subjects.Live)
-	if string(h.subject) != ev.Subject {
+	*scratch = e.Conversation().AppendSubject((*scratch)[:0], subjects.Live)
+	if string(*scratch) != ev.Subject {
 		return e, errWrongSubject
 	}
 	return e, nil
@@ -101,14 +98,8 @@ func (d *delivery) gaps(t *topic) {
 	if t == nil {
 		return
 	}
-	missing := t.missingBefore(d.ev)
-	if missing == 0 {
-		return
-	}
-	for _, seat := range t.seats {
-		if missing > seat.base {
-			seat.session.misses(missing)
-		}
+	if missing := t.missingBefore(d.ev); missing > 0 {
+		t.misses(d.ev.Subject, t.known(d.ev.Subject), missing)
 	}
 }
 

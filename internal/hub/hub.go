@@ -35,12 +35,13 @@ type Interest interface {
 // History is what the hub reads from the stream.
 type History interface {
 	// Heads returns the last event of each followed subject that has events after a
-	// sequence, by the subject that it is on: of a wildcard the last one of all. It
-	// has looked at everything up to through, which is least or more.
+	// sequence, by the subject that it is on: of a wildcard that of each chat or,
+	// where they are very many, the last one of all. It has looked at everything up
+	// to through, which is least or more.
 	Heads(ctx context.Context, after, least uint64, followed []string) (heads map[string]uint64, through uint64, err error)
 
-	// LastOfEach is Heads with the last event of each subject that a wildcard covers.
-	// A wildcard that covers too many is returned itself.
+	// LastOfEach is Heads with the last event of each chat also where they are many.
+	// A wildcard that covers too many is returned itself, and was not looked at.
 	LastOfEach(ctx context.Context, after, least uint64, followed []string) (heads map[string]uint64, err error)
 
 	// Page returns the next events of a followed subject after a sequence, in

@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/telle-ai/event-router/pkg/events"
-	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
 // pages reads from the stream for all sessions: who reads the same at the same
@@ -142,8 +141,9 @@ func (p *pages) load(ctx context.Context, page *page) {
 	evs, err := p.history.Page(ctx, page.subject, page.after)
 	<-p.turn
 	page.err = err
+	var scratch []byte
 	for _, ev := range evs {
-		page.events = append(page.events, newReplayed(ev))
+		page.events = append(page.events, newReplayed(ev, &scratch))
 		page.through = ev.Seq
 	}
 	p.mu.Lock()
@@ -162,10 +162,9 @@ func (p *pages) load(ctx context.Context, page *page) {
 
 // newReplayed checks an event. One that is not valid was found to be so when it came
 // live, and is sent to nobody.
-func newReplayed(ev StoredEvent) *replayed {
+func newReplayed(ev StoredEvent, scratch *[]byte) *replayed {
 	r := &replayed{StoredEvent: ev}
-	e, err := events.ParseStored(ev.Payload)
-	if err == nil && e.Conversation().Subject(subjects.Live) == ev.Subject {
+	if e, err := ev.parse(scratch); err == nil {
 		r.event = &e
 	}
 	return r

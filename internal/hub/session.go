@@ -167,23 +167,6 @@ func (s *Session) Send(frame []byte) {
 	s.enqueue(queued{frame: frame})
 }
 
-// misses says that the session was not sent an event that it follows. Hub.mu is held.
-func (s *Session) misses(seq uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.reason != 0 || seq <= s.through:
-		return
-	case s.behind == nil && !s.started: // who knows
-		s.doubt = max(s.doubt, seq)
-		return
-	case s.behind == nil:
-		s.fallBehind(Gap)
-	}
-	s.behind.missed = max(s.behind.missed, seq)
-	s.behind.dropTail()
-}
-
 // push puts an event's frame into the queue, unless the session has the event. A
 // session that has no room for it falls behind. It reports whether the frame was
 // queued. Hub.mu is held.

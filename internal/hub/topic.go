@@ -119,7 +119,7 @@ func (t *topic) missingBefore(ev *StoredEvent) uint64 {
 }
 
 // misses makes all sessions of the topic read what they have not been sent of a
-// subject, after a sequence up to another one. Hub.mu is held for writing.
+// subject, after a sequence up to another one. Hub.mu is held.
 func (t *topic) misses(subject string, after, upTo uint64) {
 	for _, seat := range t.seats {
 		seat.session.miss(seat, subject, after, upTo)

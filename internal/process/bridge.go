@@ -129,6 +129,7 @@ func (b *Bridge) measure(posted *source.HTTP) {
 	}
 	if b.out != nil {
 		m.Counter("telle_redis_out_total", "Events that were published back to Redis by this process.", func() uint64 { return b.out.Stats().Published })
+		m.Gauge("telle_redis_out_connected", "1 while what is published back to Redis arrives there.", func() float64 { return oneIf(b.out.Check() == nil) })
 	}
 	m.Gauge("telle_redis_connected", "1 while every Redis subscription is confirmed.", func() float64 { return oneIf(b.redis.Check() == nil) })
 }

@@ -136,7 +136,7 @@ func (h history) Heads(ctx context.Context, after, least uint64, followed []stri
 
 // LastOfEach implements [hub.History].
 func (h history) LastOfEach(ctx context.Context, after, least uint64, followed []string) (map[string]uint64, error) {
-	heads, _, err := h.Broker.LastOfEach(ctx, after, least, followed)
+	heads, err := h.Broker.LastOfEach(ctx, after, least, followed)
 	return bySubject(heads), err
 }
 

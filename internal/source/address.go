@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,24 +34,18 @@ type address struct {
 }
 
 // addressOf reads a URL that checkURL has found good.
-func addressOf(text string) (*address, error) {
-	_, rawQuery, _ := strings.Cut(text, "?")
-	query, _ := url.ParseQuery(rawQuery)
-	switch {
-	case query.Has("master_name"):
-		return sentinelAddress(text)
-	case query.Has("addr"):
-		return clusterAddress(text)
-	}
-	o, err := redis.ParseURL(text)
+func addressOf(url string) (*address, error) { return formOf(url).address(url) }
+
+func singleAddress(url string) (*address, error) {
+	o, err := redis.ParseURL(url)
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL: %w", err)
 	}
 	return &address{login: *o}, nil
 }
 
-func sentinelAddress(text string) (*address, error) {
-	o, err := redis.ParseFailoverURL(text)
+func sentinelAddress(url string) (*address, error) {
+	o, err := redis.ParseFailoverURL(url)
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL: %w", err)
 	}
@@ -62,8 +55,8 @@ func sentinelAddress(text string) (*address, error) {
 	}}, nil
 }
 
-func clusterAddress(text string) (*address, error) {
-	o, err := redis.ParseClusterURL(text)
+func clusterAddress(url string) (*address, error) {
+	o, err := redis.ParseClusterURL(url)
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL: %w", err)
 	}
@@ -127,8 +120,7 @@ const askTimeout = time.Second
 // askOptions are for a client that asks once and is closed. One that is kept would
 // go on by itself to dial a server that has gone.
 func askOptions(o redis.Options) *redis.Options {
-	o.Protocol = 2
-	o.MaxRetries, o.DialerRetries = -1, 1
+	o.Protocol, o.MaxRetries, o.DialerRetries = protocol, noRetries, 1
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = askTimeout, askTimeout, askTimeout
 	return &o
 }

@@ -10,15 +10,16 @@ import (
 
 // A urlForm is one of the ways to name a Redis, each read by go-redis's own parser.
 type urlForm struct {
-	looks string // for the error
-	read  func(url, name string) (open func() redis.UniversalClient, err error)
+	looks   string // for the error
+	read    func(url, name string) (open func() redis.UniversalClient, err error)
+	address func(url string) (*address, error)
 }
 
 var (
-	singleForm   = urlForm{"redis://[user:password@]host[:port][/db][?option=value]", readSingle}
+	singleForm   = urlForm{"redis://[user:password@]host[:port][/db][?option=value]", readSingle, singleAddress}
 	sentinelForm = urlForm{"redis://[user:password@]sentinel[:port][/db]?master_name=name[&addr=sentinel:port]" +
-		"[&username=name&password=word] (these two are the master's)", readSentinel}
-	clusterForm = urlForm{"redis://[user:password@]host[:port]?addr=host:port[&addr=host:port]", readCluster}
+		"[&username=name&password=word] (these two are the master's)", readSentinel, sentinelAddress}
+	clusterForm = urlForm{"redis://[user:password@]host[:port]?addr=host:port[&addr=host:port]", readCluster, clusterAddress}
 )
 
 // formOf tells by the query what a URL leads to.

@@ -1,7 +1,8 @@
-// Package source is where events come from: Redis channels ([Redis]) and HTTP
-// ([HTTP]). A source checks what it is sent and hands it to a [Publisher], which
-// brings it into the stream. It keeps nothing: what the publisher has taken in is
-// the publisher's, and what it cannot take in waits where it came from.
+// Package source is where events come from: Redis channels ([Redis]), Redis streams
+// ([Streams]) and HTTP ([HTTP]). A source checks what it is sent and hands it to a
+// [Publisher], which brings it into the stream. It keeps nothing: what the publisher
+// has taken in is the publisher's, and what it cannot take in waits where it came
+// from. [Out] is the way back: what did not come from Redis is published there.
 //
 // It is the only room that imports go-redis.
 package source

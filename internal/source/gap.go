@@ -4,20 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"time"
+
+	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
 // A gapAdvisory tells from when to when messages may have been missed.
 type gapAdvisory struct {
-	Type     string    `json:"type"`
+	Type     string    `json:"type"` // that of its subject
 	Bridge   string    `json:"bridge"`
 	Channels []string  `json:"channels"`
 	From     time.Time `json:"from"`
 	To       time.Time `json:"to"`
 	Ended    bool      `json:"ended,omitempty"` // by the end of the bridge, not by a link
 }
-
-// gapSubject is also the advisory's type.
-const gapSubject = "bridge.gap"
 
 // unlinked notes what was heard on a link that has ended. Cut says that the drain
 // was, so that what was heard is not all published.
@@ -66,13 +65,13 @@ func (r *Redis) closeGap() gapAdvisory {
 	r.gap = time.Time{}
 	r.gaps.Add(1)
 	r.gapTime.Add(int64(to.Sub(from)))
-	return gapAdvisory{Type: gapSubject, Bridge: r.opts.Name, Channels: r.opts.Channels, From: from, To: to}
+	return gapAdvisory{Type: subjects.BridgeGap, Bridge: r.opts.Name, Channels: r.opts.Channels, From: from, To: to}
 }
 
 func (r *Redis) announce(ctx context.Context, over gapAdvisory) {
 	payload, err := json.Marshal(over)
 	if err == nil {
-		err = r.stream.Announce(ctx, gapSubject, payload)
+		err = r.stream.Announce(ctx, subjects.BridgeGap, payload)
 	}
 	if err != nil {
 		r.log.Error("a gap could not be announced", "from", over.From, "to", over.To, "error", err)

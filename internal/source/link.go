@@ -135,8 +135,8 @@ func (l *link) options(connected context.Context, started *sync.WaitGroup) *redi
 	o.Addr = l.addr
 	// RESP3 would mix messages with other pushes, which go-redis takes out of the
 	// connection: it has lost messages there (redis/go-redis#3839, #3935, #3936).
-	o.Protocol = 2
-	o.MaxRetries = -1 // Run does that
+	o.Protocol = protocol
+	o.MaxRetries = noRetries // Run does that
 	if o.ClientName == "" {
 		o.ClientName = l.r.opts.Name
 	}

@@ -276,9 +276,9 @@ func (r *Redis) number(p *events.Publication, channel string, payload []byte) (e
 	if p.ID != "" {
 		return func() {}
 	}
-	now, print := time.Now(), fingerprintOf(channel, payload)
-	p.ID = occurrenceID(print, r.heard.count(print, now))
-	return func() { r.heard.stored(print, now, time.Now()) }
+	heard, print := p.Since, fingerprintOf(channel, payload)
+	p.ID = occurrenceID(print, r.heard.count(print, heard))
+	return func() { r.heard.stored(print, heard, time.Now()) }
 }
 
 // refuseLate is called back by the publisher, so it must not call the publisher,

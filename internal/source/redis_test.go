@@ -339,6 +339,19 @@ func TestARefusedSubscriptionIsNotUp(t *testing.T) {
 	testkit.Eventually(t, "the subscriptions", isUp(r))
 }
 
+// flood publishes messages of so many bytes each, more in all than sockets buffer.
+func flood(t *testing.T, server *testkit.Redis, many, bytes int) (sent []string) {
+	t.Helper()
+	filler := strings.Repeat("x", bytes)
+	for i := range many {
+		sent = append(sent, said(fmt.Sprint(i, filler)))
+	}
+	if n := server.Publish("events", sent...); n != many {
+		t.Fatalf("%d deliveries", n)
+	}
+	return sent
+}
+
 func TestASlowPublisherHoldsRedisBackAndLosesNothing(t *testing.T) {
 	server := testkit.StartRedis(t)
 	pub := &fakePublisher{gate: make(chan struct{})}
@@ -346,14 +359,7 @@ func TestASlowPublisherHoldsRedisBackAndLosesNothing(t *testing.T) {
 	testkit.Eventually(t, "the subscription", isUp(r))
 
 	const many = 20_000
-	filler := strings.Repeat("x", 1000) // more in all than sockets buffer
-	sent := make([]string, many)
-	for i := range sent {
-		sent[i] = said(fmt.Sprint(i, filler))
-	}
-	if n := server.Publish("events", sent...); n != many {
-		t.Fatalf("%d deliveries", n)
-	}
+	sent := flood(t, server, many, 1000)
 	testkit.Eventually(t, "the first message", func() bool { return pub.calls() == 1 })
 	if got := r.Stats().Received; got != 1 {
 		t.Errorf("%d messages were read while the publisher could take none", got)
@@ -370,7 +376,6 @@ func TestASlowPublisherHoldsRedisBackAndLosesNothing(t *testing.T) {
 
 func TestWhatRedisHasDeliveredIsPublishedAtTheEnd(t *testing.T) {
 	const many = 5_000
-	filler := strings.Repeat("x", 4000) // more in all than sockets buffer
 	for _, channels := range [][]string{{"events"}, {"ev*"}, {"ev*", "other", "more", "m?"}} {
 		t.Run(strings.Join(channels, " "), func(t *testing.T) {
 			server, kept := testkit.StartRedis(t), new(keptLog)
@@ -380,13 +385,7 @@ func TestWhatRedisHasDeliveredIsPublishedAtTheEnd(t *testing.T) {
 			r, stop := startRedis(t, opts, pub)
 			testkit.Eventually(t, "the subscriptions", isUp(r))
 
-			sent := make([]string, many)
-			for i := range sent {
-				sent[i] = said(fmt.Sprint(i, filler))
-			}
-			if n := server.Publish("events", sent...); n != many {
-				t.Fatalf("%d deliveries", n)
-			}
+			sent := flood(t, server, many, 4000)
 			testkit.Eventually(t, "the first message", func() bool { return pub.calls() == 1 })
 			var stopping sync.WaitGroup
 			stopping.Go(stop)

@@ -24,6 +24,10 @@ const (
 	Dead = "dead" // what could not be accepted: dead.<source>
 )
 
+// BridgeGap is where a bridge says from when to when its source may have said
+// something that it did not hear.
+const BridgeGap = "bridge.gap"
+
 // MaxID is the greatest length of an id in bytes, before encoding.
 const MaxID = 128
 
@@ -111,6 +115,9 @@ func (c Conversation) Followed(prefix string) (own, wide string) {
 // ChatOf returns the chat subject on which the event of a live subject was
 // published.
 func ChatOf(live string) string { return Chat + strings.TrimPrefix(live, Live) }
+
+// LiveOf returns the live subject on which the event of a chat subject is announced.
+func LiveOf(chat string) string { return Live + strings.TrimPrefix(chat, Chat) }
 
 // Parse splits a subject into its prefix and its conversation. It accepts just
 // what [Conversation.Subject] makes: wildcards, empty tokens and encodings that
