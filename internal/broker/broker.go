@@ -65,8 +65,11 @@ type Broker struct {
 	live      *live
 	position  *rounds
 	asker     *asker
+	carrier   *carrier
+	link      *link
 
-	anchored atomic.Pointer[string] // a subject that holds a message; nil: none is known
+	sessions atomic.Pointer[jetstream.Stream] // of SessionBucket; nil: it has to be looked for
+	anchored atomic.Pointer[string]           // a subject that holds a message; nil: none is known
 
 	reconnects atomic.Uint64
 	errors     atomic.Uint64 // that NATS reported aside
@@ -125,6 +128,7 @@ func New(cfg Config) (*Broker, error) {
 		log:       cfg.Log,
 		info:      &jetstream.StreamInfo{},
 		streamErr: errStarting,
+		link:      newLink(), // NATS may call back before there is a connection
 		wake:      make(chan struct{}, 1),
 		warned:    map[string]bool{},
 	}
@@ -144,6 +148,10 @@ func New(cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	if b.asker, err = newAsker(nc); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	if b.carrier, err = newCarrier(nc); err != nil {
 		nc.Close()
 		return nil, err
 	}
@@ -322,6 +330,7 @@ func (b *Broker) restore(interrupts, position uint64) {
 // connection locked: in contrast to the other callbacks surely before anything
 // comes over the new connection. It leaves the choice of the server to nats.go.
 func (b *Broker) beforeReconnect([]nats.Server, nats.ServerInfo) (*nats.Server, time.Duration) {
+	b.link.down()
 	b.interrupt(true)
 	return nil, 0
 }
@@ -431,6 +440,7 @@ func (b *Broker) connected() {
 	b.connectErr = ""
 	b.log.Info("NATS connected", "server", b.nc.ConnectedUrlRedacted(), "name", b.cfg.Name)
 	b.publisher.connected()
+	b.link.up()
 	b.lookNow()
 }
 
@@ -444,6 +454,7 @@ func (b *Broker) lookNow() {
 
 func (b *Broker) disconnected(err error) {
 	b.publisher.online.Store(false)
+	b.link.down()
 	b.interrupt(true)
 	b.setStreamErr(errOffline)
 	if err == nil { // we closed it

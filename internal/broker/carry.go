@@ -1,0 +1,205 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// carrySubject and a process's name are where requests to that process go.
+//
+// A request has no headers; what is said of it later has the same reply subject, comes
+// to the same subscription and so does not overtake it. An answer comes in parts.
+const carrySubject = "telle.carry."
+
+// Headers of what is sent between processes.
+const (
+	headerCarry = "Telle-Carry" // one of the words below
+	headerPart  = "Telle-Part"  // of an answer: 2/3
+
+	carryWaits  = "waits"  // from who asks: I still wait
+	carryCancel = "cancel" // from who asks: I do not wait any more
+	carryLost   = "lost"   // to who waits: I do not know your request
+	carryNone   = "none"   // to who asks: I am going, and have not looked at it
+)
+
+const (
+	// carryEvery is how often who asks says that it still waits. Thousands do.
+	carryEvery = 5 * time.Second
+
+	// carrySilences is how many times in a row it may not have been heard: then it is
+	// taken for dead.
+	carrySilences = 3
+)
+
+var (
+	errLostPart   = errors.New("a part of the answer was lost")
+	errLostAnswer = errors.New("the request or its answer was lost")
+	errProcess    = errors.New("the process has gone")
+)
+
+// A carrier waits for the answers of other processes. All of them come to one
+// subscription, as those to an [asker].
+type carrier struct {
+	// Static after construction.
+	nc    *nats.Conn
+	inbox string        // answers arrive on inbox + token
+	every time.Duration // [carryEvery], but in tests
+
+	mu     sync.Mutex
+	tokens uint64
+	open   map[string]*parts // by token
+}
+
+// parts are what has come of an answer. They are owned by the subscription.
+type parts struct {
+	got   [][]byte
+	of    int
+	ended chan carried
+}
+
+// carried is what has become of a request.
+type carried struct {
+	answer []byte
+	none   bool // nobody has looked at it
+	err    error
+}
+
+func newCarrier(nc *nats.Conn) (*carrier, error) {
+	c := &carrier{nc: nc, inbox: nats.NewInbox() + ".", every: carryEvery, open: map[string]*parts{}}
+	answers, err := nc.Subscribe(c.inbox+"*", c.arrived)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to other processes' answers: %w", err)
+	}
+	// Nobody asks for more than it can keep.
+	return c, answers.SetPendingLimits(-1, -1)
+}
+
+// Carry takes a request to the process that serves under a name, and returns its
+// answer; nil without an error if no such process is there, or it is about to end and
+// has not looked at the request.
+//
+// It waits until ctx ends, whose cause is the error then, and the one who answers is
+// told. It also ends when NATS goes, and soon after the other process has gone or a
+// part of the answer was lost: the request may have been done in all these cases.
+func (b *Broker) Carry(ctx context.Context, to string, request []byte) ([]byte, error) {
+	if !isPlain(to, "") {
+		return nil, nil // it comes from outside, and is to be no other subject
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	end := b.carrier.carry(ctx, b.link.now(), carrySubject+to, request)
+	if end.err != nil {
+		return nil, fmt.Errorf("request to process %s: %w", to, end.err)
+	}
+	return end.answer, nil
+}
+
+// isPlain reports whether a text from outside is short and of letters and digits, and
+// perhaps some more characters: then it is one token of a subject.
+func isPlain(text, more string) bool {
+	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	return text != "" && len(text) <= 64 && strings.Trim(text, plain+more) == ""
+}
+
+func (c *carrier) carry(ctx, link context.Context, subject string, request []byte) carried {
+	if link.Err() != nil {
+		return carried{err: context.Cause(link)}
+	}
+	p := &parts{ended: make(chan carried, 1)}
+	token := c.register(p)
+	defer c.forget(token)
+	if err := c.nc.PublishRequest(subject, c.inbox+token, request); err != nil {
+		return carried{err: err}
+	}
+	look := time.NewTicker(c.every)
+	defer look.Stop()
+	for waited := false; ; waited = true {
+		select {
+		case end := <-p.ended:
+			if end.none && waited {
+				end.err = errProcess // it was there, and may have done it
+			}
+			return end
+		case <-link.Done():
+			return carried{err: context.Cause(link)}
+		case <-ctx.Done():
+			_ = say(c.nc, subject, c.inbox+token, carryCancel) // or our silence does
+			return carried{err: context.Cause(ctx)}
+		case <-look.C:
+			_ = say(c.nc, subject, c.inbox+token, carryWaits) // or the link ends
+		}
+	}
+}
+
+// say sends one of the words.
+func say(nc *nats.Conn, subject, reply, word string) error {
+	return nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Header: nats.Header{headerCarry: {word}}})
+}
+
+func (c *carrier) register(p *parts) (token string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tokens++
+	token = strconv.FormatUint(c.tokens, 36)
+	c.open[token] = p
+	return token
+}
+
+// forget reports whether the token was still known.
+func (c *carrier) forget(token string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, known := c.open[token]
+	delete(c.open, token)
+	return known
+}
+
+func (c *carrier) arrived(m *nats.Msg) {
+	token := strings.TrimPrefix(m.Subject, c.inbox)
+	c.mu.Lock()
+	p := c.open[token]
+	c.mu.Unlock()
+	if p == nil {
+		return // nobody waits any more
+	}
+	if ended, end := p.add(m); ended && c.forget(token) {
+		p.ended <- end
+	}
+}
+
+// add takes one more message and says whether it was the last.
+func (p *parts) add(m *nats.Msg) (ended bool, end carried) {
+	switch word := m.Header.Get(headerCarry); {
+	case word == carryNone, m.Header.Get("Status") == "503": // NATS knows nobody of the name
+		return true, carried{none: true}
+	case word == carryLost:
+		return true, carried{err: errLostAnswer}
+	}
+	n, of, ok := parsePart(m.Header.Get(headerPart))
+	if !ok || n != len(p.got)+1 || n > of || n > 1 && of != p.of {
+		return true, carried{err: errLostPart}
+	}
+	p.got, p.of = append(p.got, m.Data), of
+	if n < of {
+		return false, carried{}
+	}
+	return true, carried{answer: bytes.Join(p.got, nil)}
+}
+
+func formatPart(n, of int) string { return strconv.Itoa(n) + "/" + strconv.Itoa(of) }
+
+func parsePart(text string) (n, of int, ok bool) {
+	first, second, _ := strings.Cut(text, "/")
+	n, err := strconv.Atoi(first)
+	of, err2 := strconv.Atoi(second)
+	return n, of, err == nil && err2 == nil
+}
