@@ -58,5 +58,5 @@ deps: ## install what the tests need besides Go
 
 .PHONY: clean
 clean: ## remove what was built; data, the store of run, stays
-	rm -rf bin
+	rm -rf bin test/e2e/clients/node_modules
 	find . -name node_modules -prune -o \( -name '*.test' -o -name '*.prof' -o -name '*.out' \) -type f -exec rm {} +

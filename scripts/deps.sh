@@ -1,10 +1,12 @@
 #!/bin/sh
-# Makes sure of the programs that the tests need besides Go: redis-server, node with npm, chromium, and a C compiler
-# for the race detector. Installs with apt-get what is missing; where it cannot, it says what to install and fails.
+# Makes sure of what the tests need besides Go: redis-server, node with npm, chromium, a C compiler for the race
+# detector, and the official Socket.IO clients for JavaScript and Python. Installs with apt-get and npm what is missing;
+# where it cannot, it says what to install and fails.
 set -eu
 
 min_node=18
 policy=/usr/sbin/policy-rc.d
+clients=$(dirname "$0")/../test/e2e/clients
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -17,6 +19,15 @@ have_node() {
 # A compiler without the C library's headers is no use, and Debian packages them apart.
 have_cc() { have gcc && echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1; }
 
+# The sync client needs requests for polling, and websocket for the other transport. Debian's packages are for its own
+# Python, which need not be the first in PATH.
+have_python_client() {
+	for python in python3 /usr/bin/python3; do
+		"$python" -c 'import socketio, requests, websocket' 2>/dev/null && return
+	done
+	return 1
+}
+
 # missing prints the Debian packages for whatever is not there, in one line.
 missing() {
 	have redis-server || printf 'redis-server '
@@ -24,6 +35,7 @@ missing() {
 	have npm || printf 'npm '
 	have_chromium || printf 'chromium '
 	have_cc || printf 'gcc libc6-dev '
+	have_python_client || printf 'python3-socketio python3-requests python3-websocket '
 }
 
 # give_up ends the script with a reason ($1) and what to do about it.
@@ -31,7 +43,8 @@ give_up() {
 	echo "deps: the tests need: $(missing)" >&2
 	echo "deps: $1" >&2
 	echo "deps: as root on Debian: apt-get install $(missing)" >&2
-	echo "deps: elsewhere: Redis, Node.js $min_node or later with npm, Chromium, gcc with the C library's headers" >&2
+	echo "deps: elsewhere: Redis, Node.js $min_node or later with npm, Chromium, gcc with the C library's headers," >&2
+	echo "deps: and Python 3 with python-socketio, requests and websocket-client" >&2
 	exit 1
 }
 
@@ -54,11 +67,27 @@ install_packages() {
 	apt-get install -qq -y --no-install-recommends "$@" </dev/null
 }
 
-packages=$(missing)
-[ -n "$packages" ] || exit 0
+packages_are_there() {
+	packages=$(missing)
+	[ -n "$packages" ] || return 0
+	have apt-get || give_up "there is no apt-get here"
+	[ "$(id -u)" = 0 ] || give_up "only root can install them"
+	# Unquoted on purpose: one word for each package.
+	install_packages $packages || give_up "apt-get failed"
+	[ -z "$(missing)" ] || give_up "apt-get has installed what it has, and that is missing or too old"
+}
 
-have apt-get || give_up "there is no apt-get here"
-[ "$(id -u)" = 0 ] || give_up "only root can install them"
-# Unquoted on purpose: one word for each package.
-install_packages $packages || give_up "apt-get failed"
-[ -z "$(missing)" ] || give_up "apt-get has installed what it has, and that is missing or too old"
+# The copy of the lock file says what is installed: once it is, no network is needed.
+clients_are_there() {
+	lock=package-lock.json
+	! cmp -s "$clients/$lock" "$clients/node_modules/$lock" || return 0
+	echo "deps: installing the Socket.IO clients of $clients/$lock"
+	npm --prefix "$clients" ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null &&
+		cp "$clients/$lock" "$clients/node_modules/$lock"
+}
+
+packages_are_there
+clients_are_there || {
+	echo "deps: npm could not install the Socket.IO clients" >&2
+	exit 1
+}

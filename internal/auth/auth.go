@@ -3,8 +3,10 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -27,7 +29,7 @@ const (
 type Identity struct {
 	Role    Role
 	Dealers []string // whose chats; empty for a service: every dealer's
-	Groups  []string // a customer's only chats, or what an admin follows first; empty: all of its dealers
+	Groups  []string // a customer's only chats, or what others follow first; empty: for an admin all of its dealers
 	AdminID string   // what an admin's messages must say; empty: anything
 }
 
@@ -54,6 +56,59 @@ func (h *Handshake) Get(name string) string {
 		return v[0]
 	}
 	return ""
+}
+
+// With returns the handshake with what Socket.IO's auth says, a JSON object or
+// nothing. What stands there goes before the header and the query. Its token and
+// names are strings or integers, names also lists of these; an error names the one
+// that is not. What else it holds is the application's.
+func (h *Handshake) With(auth json.RawMessage) (*Handshake, error) {
+	var fields map[string]json.RawMessage
+	if len(auth) > 0 && json.Unmarshal(auth, &fields) != nil {
+		return nil, errors.New("auth must be an object")
+	}
+	both := &Handshake{Token: h.Token, Names: maps.Clone(h.Names)}
+	for name, value := range fields {
+		texts, ok := textsOf(value)
+		switch {
+		case ok && len(texts) == 0: // null
+		case ok && name == "token" && len(texts) == 1:
+			both.Token = texts[0]
+		case ok && name != "token":
+			both.Names[name] = texts
+		case slices.Contains(counting, name):
+			return nil, fmt.Errorf("auth.%s must be a string or an integer", name)
+		}
+	}
+	return both, nil
+}
+
+// counting are the names that count: auth may hold others, of any form.
+var counting = []string{"token", "role", "dealerId", "groupId", "adminId", "recovery"}
+
+// textsOf returns the texts of a string, an integer, or a list of these. Null is none.
+func textsOf(value json.RawMessage) (texts []string, ok bool) {
+	var list []json.RawMessage
+	if json.Unmarshal(value, &list) != nil {
+		list = []json.RawMessage{value}
+	}
+	for _, item := range list {
+		text, ok := textOf(item)
+		if !ok {
+			return nil, false
+		}
+		texts = append(texts, text)
+	}
+	return texts, true
+}
+
+func textOf(value json.RawMessage) (text string, ok bool) {
+	if json.Unmarshal(value, &text) == nil {
+		return text, true
+	}
+	var id events.ID // knows what an integer is
+	err := json.Unmarshal(value, &id)
+	return id.String(), err == nil
 }
 
 // ErrForbidden is under every error of the methods of [Identity].
@@ -86,9 +141,6 @@ func (id *Identity) Origin() events.Origin {
 // FollowsFirst returns the conversations that the client follows as soon as it is
 // connected. An empty Group stands for all chats of the dealer.
 func (id *Identity) FollowsFirst() []subjects.Conversation {
-	if id.Role == Service {
-		return nil // it says later what
-	}
 	var all []subjects.Conversation
 	for _, dealer := range id.Dealers {
 		for _, group := range id.Groups {
@@ -100,6 +152,10 @@ func (id *Identity) FollowsFirst() []subjects.Conversation {
 	}
 	return all
 }
+
+// FollowsMore reports whether the client may come to follow something else than at
+// first, by what it says.
+func (id *Identity) FollowsMore() bool { return id.Role != Customer || len(id.Groups) == 0 }
 
 // MayFollow returns nil if the client may see a conversation. An empty Group
 // stands for all chats of the dealer.
@@ -155,10 +211,14 @@ func (None) Identify(_ context.Context, h *Handshake) (Identity, error) {
 		}
 		return id, errors.New("role must be customer, admin or service")
 	}
-	return id, errors.Join(
+	err := errors.Join(
 		may.dealers.check("dealerId", id.Dealers),
 		may.groups.check("groupId", id.Groups),
 	)
+	if err == nil && len(id.Groups) > 0 && len(id.Dealers) != 1 {
+		err = errors.New("groupId needs one dealerId")
+	}
+	return id, err
 }
 
 // mayName says how often a role may name a dealer and a group. What is followed at
@@ -166,7 +226,7 @@ func (None) Identify(_ context.Context, h *Handshake) (Identity, error) {
 var mayName = map[Role]struct{ dealers, groups times }{
 	Customer: {dealers: times{1, 1}, groups: times{0, 1}},
 	Admin:    {dealers: times{1, 1}, groups: times{0, 100}},
-	Service:  {dealers: times{0, 100}, groups: times{0, 0}},
+	Service:  {dealers: times{0, 100}, groups: times{0, 100}},
 }
 
 type times struct{ least, most int }

@@ -3,6 +3,7 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -156,7 +157,7 @@ func TestWhatAClientFollowsFirst(t *testing.T) {
 		{"admin that names groups", adminOfSome, []subjects.Conversation{chat("d", "g1"), chat("d", "g2")}},
 		{"service", service, nil},
 		{"service of two dealers", serviceOfTwo, nil},
-		{"service that names a group", serviceOfOne, nil},
+		{"service that names a group", serviceOfOne, []subjects.Conversation{chat("d", "g1")}},
 		{"nobody", nobody, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -214,6 +215,37 @@ func TestWithoutAuthAClientIsWhatItSays(t *testing.T) {
 	}
 }
 
+func TestWhatSocketIOsAuthSaysGoesBeforeTheQuery(t *testing.T) {
+	query := "role=admin&dealerId=d&token=q&since=1"
+	for auth, want := range map[string]*Handshake{
+		``:                          names(query),
+		`{}`:                        names(query),
+		`{"role":"service"}`:        names("role=service&dealerId=d&token=q&since=1"),
+		`{"dealerId":12}`:           names("role=admin&dealerId=12&token=q&since=1"),
+		`{"groupId":["g1",-2]}`:     names(query + "&groupId=g1&groupId=-2"),
+		`{"token":"a","role":null}`: {Token: "a", Names: names(query).Names},
+		`{"other":{"x":[1]},"more":1.5,"flag":true}`: names(query),
+	} {
+		got, err := names(query).With([]byte(auth))
+		if err != nil || got.Token != want.Token || !maps.EqualFunc(got.Names, want.Names, slices.Equal) {
+			t.Errorf("%s: got %+v, %v, want %+v", auth, got, err, want)
+		}
+	}
+	for auth, want := range map[string]string{
+		`[]`:                      "auth must be an object",
+		`"token"`:                 "auth must be an object",
+		`{"role":{}}`:             "auth.role must be",
+		`{"dealerId":1.5}`:        "auth.dealerId must be",
+		`{"groupId":["g1",true]}`: "auth.groupId must be",
+		`{"token":["a","b"]}`:     "auth.token must be",
+		`{"recovery":false}`:      "auth.recovery must be",
+	} {
+		if _, err := names(query).With([]byte(auth)); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", auth, err, want)
+		}
+	}
+}
+
 func TestWithoutAuthAnErrorNamesWhatIsMissingOrWrong(t *testing.T) {
 	long := strings.Repeat("x", 129)
 	for query, want := range map[string]string{
@@ -231,7 +263,8 @@ func TestWithoutAuthAnErrorNamesWhatIsMissingOrWrong(t *testing.T) {
 		"role=admin&dealerId=" + long:         "dealerId is longer",
 		"role=customer&dealerId=d&groupId=":   "groupId is empty",
 		"role=customer&dealerId=d&groupId=g1&groupId=g2":            "groupId is there 2 times",
-		"role=service&groupId=g":                                    "groupId is there 1 times",
+		"role=service&groupId=g":                                    "groupId needs one dealerId",
+		"role=service&dealerId=d&dealerId=e&groupId=g":              "groupId needs one dealerId",
 		"role=admin&dealerId=d" + strings.Repeat("&groupId=g", 101): "groupId is there 101 times",
 		"role=service" + strings.Repeat("&dealerId=d", 101):         "dealerId is there 101 times",
 		"role=admin&dealerId=d&groupId=g1&groupId=" + long:          "groupId is longer",

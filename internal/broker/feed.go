@@ -51,7 +51,7 @@ func (b *Broker) Feed(ctx context.Context, name string, handle func(ctx context.
 		if ctx.Err() != nil {
 			return nil
 		}
-		if text := err.Error(); text != logged && !errors.Is(err, errOffline) {
+		if text := err.Error(); text != logged && f.Check() == nil { // else the broker has said why
 			logged = text
 			f.log.Warn("feed is interrupted", "error", err)
 		}

@@ -246,7 +246,7 @@ func (s *Session) replay(seq uint64, frame []byte) bool {
 	if !s.fits(frame) {
 		return false
 	}
-	s.last = seq
+	s.pushed(seq)
 	s.enqueue(queued{seq, frame})
 	s.hub.replayed.Add(1)
 	return true
@@ -297,7 +297,7 @@ func (s *Session) goLive() {
 	}
 	for _, q := range b.tail {
 		if q.seq > s.through {
-			s.last = q.seq
+			s.pushed(q.seq)
 			s.enqueue(q)
 		}
 	}

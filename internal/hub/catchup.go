@@ -35,6 +35,12 @@ type catchUp struct {
 }
 
 const (
+	// A session that has very much to read does not run all the way: the others are to
+	// be served meanwhile as they were before.
+	runBytes  = 1 << 20
+	walkBytes = 256 << 10 // then there is a rest after as much
+	rest      = 5 * time.Millisecond
+
 	auditEvery = time.Second
 	auditMost  = 500                    // topics at a time
 	retryIn    = 100 * time.Millisecond // after the stream did not answer
@@ -234,12 +240,16 @@ func (c *catchUp) send(ctx context.Context, p *plan) (passed uint64, err error) 
 		}
 	}
 	p.begin()
-	for {
+	for ahead := runBytes; ; {
 		next, err := c.next(ctx, p)
 		if err != nil || next == nil {
 			return passed, err
 		}
 		frame := next.frame(p.session)
+		if ahead -= len(frame); ahead < 0 {
+			ahead = walkBytes
+			wait(ctx, rest)
+		}
 		if frame != nil && next.Seq != passed {
 			err = c.untilRoom(ctx, p.session, func() bool { return p.session.replay(next.Seq, frame) })
 		}

@@ -164,6 +164,31 @@ func TestALostLastEventIsFoundByTheAudit(t *testing.T) {
 	})
 }
 
+// An official client shows the offset of the last event that it has had.
+func TestOffsetsNeverGoBack(t *testing.T) {
+	inBubble(t, roomy, func(t *testing.T, r *router) {
+		g1, g2 := chat("d", "g1"), chat("d", "g2")
+		r.say(g1)
+		c := r.newClientOver(SocketIO, "c", events.Chatbot)
+		if err := r.hub.Register(c.session); err != nil {
+			t.Fatal(err)
+		}
+		r.stream.set(func(s *stream) { s.asked = func() { r.say(g1) } }) // comes while it joins
+		position := r.join(c, g1, g2)
+		r.stream.set(func(s *stream) { s.asked = func() {} })
+		if err := c.session.Resume(t.Context(), 0, position, func(Recovery) []byte { return []byte("ready") }); err != nil {
+			t.Fatal(err)
+		}
+		c.settledFrames(append([]string{"ready"}, messages(1, 2)...)...)
+		r.stream.lose(g2) // 3
+		r.say(g1)
+		r.audit()
+		c.settledFrames(messages(4, 4)...) // the second one is 3, late
+		r.say(g2)
+		c.settledFrames(messages(5)...)
+	})
+}
+
 func TestTheAuditFindsWhatIsLostInOneOfVeryManyChats(t *testing.T) {
 	inBubble(t, roomy, func(t *testing.T, r *router) {
 		r.stream.set(func(s *stream) { s.crowded = true })

@@ -68,7 +68,9 @@ type Protocol uint8
 
 // The protocols.
 const (
-	WebSocket Protocol = iota // plain: one JSON object per frame
+	WebSocket    Protocol = iota // plain: one JSON object per frame
+	SocketIO                     // with the sequence behind each event
+	SocketIOBare                 // without it
 	protocols
 )
 

@@ -280,7 +280,7 @@ func newRouter(t testing.TB, queueBytes int) *router {
 	r.hub = New(Config{
 		Interest:   r.stream,
 		History:    r.stream,
-		Encoders:   map[Protocol]Encoder{WebSocket: r.encode},
+		Encoders:   map[Protocol]Encoder{WebSocket: r.encode, SocketIO: r.encode},
 		Notices:    map[Protocol]Notices{WebSocket: {Degraded: []byte("degraded"), Live: []byte("live")}},
 		QueueBytes: queueBytes,
 		SlowIn:     slowIn,
@@ -345,10 +345,12 @@ type client struct {
 }
 
 func (r *router) newClient(id string, a events.Audience) *client {
+	return r.newClientOver(WebSocket, id, a)
+}
+
+func (r *router) newClientOver(p Protocol, id string, a events.Audience) *client {
 	c := &client{t: r.t}
-	c.session = r.hub.NewSession(SessionConfig{
-		ID: id, Audience: a, Protocol: WebSocket, Wake: c.wake, Close: c.close,
-	})
+	c.session = r.hub.NewSession(SessionConfig{ID: id, Audience: a, Protocol: p, Wake: c.wake, Close: c.close})
 	return c
 }
 

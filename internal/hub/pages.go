@@ -64,6 +64,11 @@ func (r *replayed) frame(s *Session) []byte {
 	if r.event == nil {
 		return nil
 	}
+	if at := s.offset(r.Seq); at > r.Seq {
+		late := r.StoredEvent // nobody else needs this frame
+		late.Seq = at
+		return new(frames).of(s, r.event, &late)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.frames.of(s, r.event, &r.StoredEvent)

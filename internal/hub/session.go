@@ -47,6 +47,7 @@ type Session struct {
 	waiting int     // bytes in queue, and taken but perhaps not written
 	taken   int     // bytes of these that were taken last
 	last    uint64  // the last event that was pushed
+	most    uint64  // the greatest event that the client has had, or will
 	through uint64  // the session has all events up to here, or they were before its time
 	doubt   uint64  // until it starts: the last event that it misses, unless that was before its time
 	behind  *behind // nil: live
@@ -144,11 +145,12 @@ func (s *Session) resume(since uint64, r *resumption) {
 // release puts the first frame before what waits and lets the frames out.
 func (s *Session) release(first []byte) {
 	frames := []queued{{frame: first}}
-	s.waiting = len(first)
+	s.waiting, s.most = len(first), s.through
 	for _, q := range s.queue {
 		if q.seq == 0 || q.seq > s.through && s.behind == nil {
 			frames = append(frames, q)
 			s.waiting += len(q.frame)
+			s.most = max(s.most, q.seq)
 		}
 	}
 	s.queue, s.started = frames, true
@@ -183,9 +185,22 @@ func (s *Session) push(seq uint64, frame []byte) bool {
 		s.behind.note(seq, frame, s.hub.cfg.QueueBytes)
 		return false
 	}
-	s.last = seq
+	s.pushed(seq)
 	s.enqueue(queued{seq, frame})
 	return true
+}
+
+func (s *Session) pushed(seq uint64) { s.last, s.most = seq, max(s.most, seq) }
+
+// offset returns what a client that shows the offset of the last event it has had is
+// to be given with an event: that of a late one would have others come twice.
+func (s *Session) offset(seq uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.protocol != SocketIO {
+		return seq
+	}
+	return max(s.most, seq)
 }
 
 // fits holds the queue's bound. A frame that is larger than it passes where

@@ -72,14 +72,14 @@ type LogFlags struct {
 
 // RouterConfig is the router's configuration.
 type RouterConfig struct {
-	Listen   string `default:":8080" help:"Public address: /ws, /healthz, /readyz." group:"Listeners"`
+	Listen   string `default:":8080" help:"Public address: /ws, /socket.io/, /healthz, /readyz." group:"Listeners"`
 	Internal string `default:":8081" help:"Internal address: /metrics, /healthz, /readyz, /debug/pprof." group:"Listeners"`
 	Common   `embed:""`
 }
 
 // BridgeConfig is the bridge's configuration.
 type BridgeConfig struct {
-	Listen        string   `default:":8090" help:"Public address: /ws, /v1/events, /healthz, /readyz." group:"Listeners"`
+	Listen        string   `default:":8090" help:"Public address: /ws, /socket.io/, /v1/events, /healthz, /readyz." group:"Listeners"`
 	Internal      string   `default:":8091" help:"Internal address: /metrics, /healthz, /readyz, /debug/pprof." group:"Listeners"`
 	RedisURL      string   `env:"TELLE_REDIS_URL,REDIS_URL" default:"redis://127.0.0.1:6379" help:"Redis server; Sentinels with ?master_name=…, a Cluster with ?addr=… (docs/protocol.md)." group:"Redis"`
 	RedisChannels []string `default:"telle:client-server" help:"Channels to take events from, separated by commas. One with *, ? or [ is a pattern." group:"Redis"`

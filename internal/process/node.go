@@ -66,8 +66,8 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 	n.hub = hub.New(hub.Config{
 		Interest:   n.broker,
 		History:    history{n.broker},
-		Encoders:   map[hub.Protocol]hub.Encoder{hub.WebSocket: socket.EncodeWebSocket},
-		Notices:    map[hub.Protocol]hub.Notices{hub.WebSocket: socket.NoticesWebSocket()},
+		Encoders:   socket.Encoders(),
+		Notices:    socket.Notices(),
 		QueueBytes: cfg.Sockets.QueueBytes,
 		SlowIn:     cfg.Sockets.SlowTimeout,
 		Log:        log,
@@ -91,6 +91,8 @@ func (n *node) route() {
 	n.sockets = socket.NewServer(socket.Config{
 		Hub:          n.hub,
 		Publisher:    n.broker,
+		Memory:       memory{n.broker},
+		Carrier:      n.broker,
 		Auth:         n.cfg.authenticator(),
 		Ready:        n.ready,
 		Log:          n.log,
@@ -103,6 +105,8 @@ func (n *node) route() {
 		PingAnswerIn: n.cfg.Sockets.PingTimeout,
 	})
 	n.public.HandleFunc("GET /ws", n.sockets.ServeWebSocket)
+	n.public.HandleFunc("/socket.io", n.sockets.ServeSocketIO)
+	n.public.HandleFunc("/socket.io/", n.sockets.ServeSocketIO)
 	n.public.HandleFunc("GET /healthz", n.health.Healthz)
 	n.public.HandleFunc("GET /readyz", n.health.Readyz)
 	if n.cfg.Sockets.Auth == "none" {
@@ -161,6 +165,20 @@ func (h history) Page(ctx context.Context, followed string, after uint64) ([]hub
 	return page, nil
 }
 
+// memory is where sessions are remembered by the broker.
+type memory struct{ *broker.Broker }
+
+var _ socket.Memory = memory{}
+
+// Remember implements [socket.Memory].
+func (m memory) Remember(ctx context.Context, id string, value []byte, revision uint64) (uint64, error) {
+	revision, err := m.Broker.Remember(ctx, id, value, revision)
+	if errors.Is(err, broker.ErrTaken) {
+		err = fmt.Errorf("%w: %w", socket.ErrTaken, err)
+	}
+	return revision, err
+}
+
 // invalid keeps what a NATS client put into the stream without it being an event.
 func (n *node) invalid(ev hub.StoredEvent, reason error) {
 	n.deadStored(ev.Seq, subjects.ChatOf(ev.Subject), reason, ev.Payload)
@@ -196,6 +214,7 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	brokerCtx, stopBroker := context.WithCancel(context.Background())
 	parts.start(func() error { return n.broker.Run(brokerCtx) })
 	parts.start(func() error { n.hub.Run(brokerCtx); return nil })
+	parts.start(func() error { return n.broker.ServeCarried(brokerCtx, n.sockets.Name(), n.sockets.Carried) })
 
 	public := n.httpServer(n.public)
 	parts.start(func() error { return serving("--listen", public.Serve(l.Public)) })
@@ -262,9 +281,11 @@ func (n *node) drain(ctx context.Context, public *http.Server) {
 	if deadline, ok := ctx.Deadline(); ok {
 		over = min(over, time.Until(deadline)/2)
 	}
+	requests.Go(func() { n.sockets.Drain(ctx, over) })
 	if err := n.hub.Drain(ctx, over); err != nil {
 		n.log.Warn("not all sockets closed", "error", err) // they end with the process
 	}
+	n.sockets.Close(ctx)
 }
 
 // flush waits until the stream has all that was taken in.
@@ -299,16 +320,19 @@ func (n *node) watchLost(ctx context.Context) error {
 	}
 	tick := time.NewTicker(min(limit, time.Second))
 	defer tick.Stop()
-	for lastReady := time.Now(); ; {
+	for lost := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
 		reasons := n.health.Ready()
-		if len(reasons) == 0 {
-			lastReady = time.Now()
-		} else if time.Since(lastReady) > limit {
+		switch {
+		case len(reasons) == 0:
+			lost = time.Time{}
+		case lost.IsZero():
+			lost = time.Now()
+		case time.Since(lost) > limit:
 			return fmt.Errorf("%w for more than --lost-timeout (%s): %s", ErrLost, limit, inWords(reasons))
 		}
 	}

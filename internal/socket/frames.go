@@ -17,18 +17,21 @@ const (
 	codeForbidden   = "forbidden"
 	codeTooLarge    = "too_large"
 	codeUnavailable = "unavailable"
+
+	codeUnauthorized = "unauthorized" // of Socket.IO, which has no close codes
 )
 
-// What a client is told when the stream does not answer.
+// What clients are told.
 var (
 	unreachable = &failure{codeUnavailable, "the stream cannot be reached: try again"}
+	tooLong     = &failure{codeTooLarge, "the frame is longer than this server takes"}
 	notStored   = &failure{codeUnavailable, "the event was not stored in time, though it may still be: send it again"}
 )
 
-// EncodeWebSocket makes the plain protocol's frame of an event,
+// encodeWebSocket makes the plain protocol's frame of an event,
 // {"event":"CHAT_MESSAGE","data":{…},"seq":1235}, as it goes over the wire. All
 // sessions share its bytes.
-func EncodeWebSocket(f events.Frame, seq uint64) []byte {
+func encodeWebSocket(f events.Frame, seq uint64) []byte {
 	b := make([]byte, headerRoom, headerRoom+len(f.Data)+len(f.Channel)+48)
 	b = append(b, `{"event":"`...)
 	b = append(b, f.Channel...)
@@ -62,6 +65,22 @@ func withHeader(b []byte) []byte {
 	return b[from:]
 }
 
+// unframed returns what is behind a header of withHeader.
+func unframed(frame []byte) []byte {
+	switch frame[1] {
+	case 127:
+		return frame[10:]
+	case 126:
+		return frame[4:]
+	}
+	return frame[2:]
+}
+
+// framed returns a text as a WebSocket frame.
+func framed(text []byte) []byte {
+	return withHeader(append(make([]byte, headerRoom, headerRoom+len(text)), text...))
+}
+
 // A reply is a frame of the server that is not an event.
 type reply struct {
 	Event string          `json:"event"`
@@ -83,15 +102,17 @@ type failure struct {
 	Message string `json:"message"`
 }
 
-func (r reply) encode() []byte {
+func (r reply) encode() []byte { return framed(encodeJSON(r)) }
+
+// encodeJSON encodes what is ours.
+func encodeJSON(v any) []byte {
 	var b bytes.Buffer
-	b.Write(make([]byte, headerRoom))
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false) // an id goes back as it came
-	if err := e.Encode(r); err != nil {
+	if err := e.Encode(v); err != nil {
 		panic("socket: a reply that cannot be encoded: " + err.Error()) // its fields are ours
 	}
-	return withHeader(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 func readyFrame(session string, position uint64) []byte {
@@ -102,7 +123,7 @@ func resumedFrame(session string, r hub.Recovery) []byte {
 	return reply{Event: "ready", Data: &ready{Session: session, Recovered: &r.Recovered, Oldest: r.Oldest, Seq: r.Seq}}.encode()
 }
 
-// NoticesWebSocket returns what the plain protocol tells sockets beside events.
-func NoticesWebSocket() hub.Notices {
+// noticesWebSocket returns what the plain protocol tells sockets beside events.
+func noticesWebSocket() hub.Notices {
 	return hub.Notices{Degraded: reply{Event: "degraded"}.encode(), Live: reply{Event: "live"}.encode()}
 }

@@ -1,93 +1,67 @@
 package socket
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"unicode/utf8"
 
 	"github.com/telle-ai/event-router/internal/auth"
 	"github.com/telle-ai/event-router/pkg/events"
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
-// A clientFrame is what a client sends.
-type clientFrame struct {
-	Event string          `json:"event"`
-	Data  json.RawMessage `json:"data"`
-	ID    json.RawMessage `json:"id"` // a string or number; its answer carries it
+// A request is what a client asks for.
+type request struct {
+	event string
+	data  json.RawMessage // nil: none
+
+	// reply makes the frame of the answer: with a sequence or nil, or with what stands
+	// against it. It returns nil if the client has not asked for that answer.
+	reply func(seq *uint64, refused *failure) []byte
 }
 
-// handle does what a client's frame asks for. An error is one of the protocol and
-// ends the session; all else is answered.
-func (c *session) handle(frame []byte) error {
-	f, err := parseFrame(frame)
-	if err != nil {
-		return err
-	}
-	switch f.Event {
+// handle does what a client asks for.
+func (c *session) handle(r request) {
+	switch r.event {
 	case "follow":
-		c.follow(f)
+		c.follow(r)
 	case "unfollow":
-		c.unfollow(f)
+		c.unfollow(r)
 	case events.ChannelClientJoin:
-		c.clientJoin(f)
+		c.clientJoin(r)
 	default:
-		c.send(f)
+		c.send(r)
 	}
-	return nil
 }
 
-func parseFrame(frame []byte) (f clientFrame, err error) {
-	if !utf8.Valid(frame) || json.Unmarshal(frame, &f) != nil {
-		return f, errors.New("a frame must be a JSON object with a text in event")
-	}
-	if f.Event == "" {
-		return f, errors.New("event is missing")
-	}
-	if string(f.ID) == "null" {
-		f.ID = nil
-	}
-	if f.ID != nil && !validID(f.ID) {
-		return f, errors.New("id must be a string or a number of up to 128 bytes")
-	}
-	return f, nil
-}
-
-func validID(id json.RawMessage) bool {
-	return len(id) <= 130 && bytes.IndexByte([]byte(`"-0123456789`), id[0]) >= 0
-}
-
-// send publishes the event that a frame carries.
-func (c *session) send(f clientFrame) {
-	e, refused := c.parseEvent(f)
+// send publishes an event.
+func (c *session) send(r request) {
+	e, refused := c.parseEvent(r)
 	if refused != nil {
-		c.fail(f.ID, refused)
+		c.refuse(r, refused)
 		return
 	}
-	c.publish(f, e)
+	c.publish(r, e)
 }
 
 // clientJoin follows the conversation that a customer's widget names, then
 // publishes that it is there: it sees what is answered to that.
-func (c *session) clientJoin(f clientFrame) {
-	e, refused := c.parseEvent(f)
+func (c *session) clientJoin(r request) {
+	e, refused := c.parseEvent(r)
 	if refused != nil {
-		c.fail(f.ID, refused)
+		c.refuse(r, refused)
 		return
 	}
 	if _, err := c.join(e.Conversation()); err != nil {
-		c.fail(f.ID, unreachable)
+		c.refuse(r, unreachable)
 		return
 	}
-	c.publish(f, e)
+	c.publish(r, e)
 }
 
-// parseEvent checks the event that a frame carries, and the client's right to
-// send it.
-func (c *session) parseEvent(f clientFrame) (events.Event, *failure) {
-	e, refused := c.check(f)
+// parseEvent checks an event, and the client's right to send it.
+func (c *session) parseEvent(r request) (events.Event, *failure) {
+	e, refused := c.check(r)
 	c.server.received.Add(1)
 	if refused != nil {
 		c.server.refused.Add(1)
@@ -95,8 +69,8 @@ func (c *session) parseEvent(f clientFrame) (events.Event, *failure) {
 	return e, refused
 }
 
-func (c *session) check(f clientFrame) (events.Event, *failure) {
-	e, err := events.ParseFrame(c.identity.Audience(), f.Event, f.Data)
+func (c *session) check(r request) (events.Event, *failure) {
+	e, err := events.ParseFrame(c.identity.Audience(), r.event, r.data)
 	if err == nil {
 		err = c.identity.MaySend(&e)
 	}
@@ -106,8 +80,8 @@ func (c *session) check(f clientFrame) (events.Event, *failure) {
 	case errors.Is(err, events.ErrUnknownChannel):
 		return e, &failure{codeInvalid, "event is " + err.Error()}
 	case errors.Is(err, events.ErrChannel):
-		return e, &failure{codeForbidden, f.Event + " is not for a " + string(c.identity.Role) + " to send"}
-	case f.Data == nil:
+		return e, &failure{codeForbidden, r.event + " is not for a " + string(c.identity.Role) + " to send"}
+	case r.data == nil:
 		return e, &failure{codeInvalid, "data is missing"}
 	case errors.Is(err, auth.ErrForbidden):
 		return e, &failure{codeForbidden, err.Error()}
@@ -115,7 +89,7 @@ func (c *session) check(f clientFrame) (events.Event, *failure) {
 	return e, &failure{codeInvalid, err.Error()}
 }
 
-func (c *session) publish(f clientFrame, e events.Event) {
+func (c *session) publish(r request, e events.Event) {
 	// Not under c.ctx: what a client said before it went is still said.
 	ctx, cancel := context.WithTimeout(context.Background(), c.server.cfg.PublishIn)
 	p := events.NewPublication(e, c.identity.Origin(), c.hub.ID())
@@ -123,11 +97,11 @@ func (c *session) publish(f clientFrame, e events.Event) {
 		cancel()
 		switch {
 		case err == nil:
-			c.acknowledge(f, &seq)
+			c.acknowledge(r, &seq)
 		case errors.Is(err, events.ErrTooLarge):
-			c.fail(f.ID, &failure{codeTooLarge, "the event " + events.ErrTooLarge.Error()})
+			c.refuse(r, &failure{codeTooLarge, "the event " + events.ErrTooLarge.Error()})
 		default:
-			c.fail(f.ID, notStored)
+			c.refuse(r, notStored)
 		}
 	}
 	if err := c.server.cfg.Publisher.Publish(ctx, p, done); err != nil {
@@ -137,40 +111,51 @@ func (c *session) publish(f clientFrame, e events.Event) {
 
 // follow and unfollow are for admins and services.
 
-func (c *session) follow(f clientFrame) {
-	to, refused := c.parseFollow(f)
+func (c *session) follow(r request) {
+	to, refused := c.parseFollow(r)
 	if refused != nil {
-		c.fail(f.ID, refused)
+		c.refuse(r, refused)
 		return
 	}
 	position, err := c.join(to)
 	if err != nil {
-		c.fail(f.ID, unreachable)
+		c.refuse(r, unreachable)
 		return
 	}
-	c.acknowledge(f, &position)
+	c.acknowledge(r, &position)
 }
 
-func (c *session) unfollow(f clientFrame) {
-	to, refused := c.parseFollow(f)
-	if refused == nil && !c.server.cfg.Hub.Leave(c.hub, to) {
-		refused = &failure{codeInvalid, "groupId is not one that this session follows by name"}
-	}
+func (c *session) unfollow(r request) {
+	to, refused := c.parseFollow(r)
 	if refused != nil {
-		c.fail(f.ID, refused)
+		c.refuse(r, refused)
 		return
 	}
-	c.acknowledge(f, nil)
+	switch joined, err := c.leave(to); {
+	case err != nil:
+		c.refuse(r, unreachable)
+	case !joined:
+		c.refuse(r, notFollowed(to))
+	default:
+		c.acknowledge(r, nil)
+	}
+}
+
+func notFollowed(c subjects.Conversation) *failure {
+	if c.Group == "" {
+		return &failure{codeInvalid, "this session does not follow all chats of the dealer, as without groupId"}
+	}
+	return &failure{codeInvalid, "groupId is not one that this session follows by name"}
 }
 
 // parseFollow returns which conversation a follow or unfollow names: a group or,
 // without groupId, all chats of the dealer. dealerId may be left out where the
 // client has just one dealer.
-func (c *session) parseFollow(f clientFrame) (to subjects.Conversation, refused *failure) {
+func (c *session) parseFollow(r request) (to subjects.Conversation, refused *failure) {
 	if c.identity.Role == auth.Customer {
-		return to, &failure{codeForbidden, f.Event + " is not for a customer"}
+		return to, &failure{codeForbidden, r.event + " is not for a customer"}
 	}
-	if to, refused = parseConversation(f.Data); refused != nil {
+	if to, refused = parseConversation(r.data); refused != nil {
 		return to, refused
 	}
 	if to.Dealer == "" && len(c.identity.Dealers) == 1 {
@@ -208,14 +193,12 @@ func parseConversation(data json.RawMessage) (c subjects.Conversation, refused *
 	return c, nil
 }
 
-// acknowledge answers a frame that asked for an answer by its id.
-func (c *session) acknowledge(f clientFrame, seq *uint64) {
-	if f.ID != nil {
-		c.hub.Send(reply{Event: "ack", ID: f.ID, Seq: seq}.encode())
-	}
-}
+func (c *session) acknowledge(r request, seq *uint64) { c.answer(r.reply(seq, nil)) }
 
-// fail answers a frame with an error, with or without an id.
-func (c *session) fail(id json.RawMessage, why *failure) {
-	c.hub.Send(reply{Event: "error", ID: id, Error: why}.encode())
+func (c *session) refuse(r request, why *failure) { c.answer(r.reply(nil, why)) }
+
+func (c *session) answer(frame []byte) {
+	if frame != nil {
+		c.hub.Send(frame)
+	}
 }

@@ -75,7 +75,7 @@ func TestAClientThatSpeaksOfAnotherStreamIsNotRecovered(t *testing.T) {
 
 func TestSinceMustBeASequence(t *testing.T) {
 	w := start(t)
-	for _, since := range []string{"x", "-1", "1.5", "18446744073709551616"} {
+	for _, since := range []string{"", "x", "-1", "1.5", "18446744073709551616"} {
 		w.dial(customer+"&since="+since).closedFor(hub.BadFrame, "since must be a sequence")
 	}
 }

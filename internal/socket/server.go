@@ -1,11 +1,10 @@
-// Package socket is the room of the wire: sessions over plain WebSocket. It
-// checks what clients send and hands it to the stream, and writes what the hub
-// has for them. See docs/protocol.md for what travels.
+// Package socket is the room of the wire: sessions over plain WebSocket and over
+// Socket.IO. It checks what clients send and hands it to the stream, and writes what
+// the hub has for them. See docs/protocol.md for what travels.
 package socket
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -45,6 +44,8 @@ type Publisher interface {
 type Config struct {
 	Hub       *hub.Hub
 	Publisher Publisher
+	Memory    Memory
+	Carrier   Carrier
 	Auth      Authenticator
 	Ready     func() error // nil error: new sockets can be served
 	Log       *slog.Logger
@@ -60,20 +61,50 @@ type Config struct {
 
 // A Server serves sockets.
 type Server struct {
-	cfg    Config // static
+	// Static.
+	cfg    Config
+	name   string // of this process among others
 	accept websocket.AcceptOptions
 
+	engines engines
+	guests  guests
+
 	received, refused      atomic.Uint64 // events of clients
+	carried                atomic.Uint64 // requests that came from other processes
 	notReady, unauthorized atomic.Uint64 // clients that were not let in
 }
 
 // NewServer returns a server.
 func NewServer(cfg Config) *Server {
-	return &Server{cfg: cfg, accept: websocket.AcceptOptions{
-		// Identity comes from tokens, never from cookies.
-		InsecureSkipVerify: slices.Contains(cfg.Origins, "*"),
-		OriginPatterns:     cfg.Origins,
-	}}
+	return &Server{
+		cfg:     cfg,
+		name:    newName(),
+		engines: engines{byID: map[string]*engine{}},
+		guests:  guests{here: map[guest]struct{}{}},
+		accept: websocket.AcceptOptions{
+			// Identity comes from tokens, never from cookies.
+			InsecureSkipVerify: slices.Contains(cfg.Origins, "*"),
+			OriginPatterns:     cfg.Origins,
+		},
+	}
+}
+
+// Encoders returns what makes frames of events, for the hub.
+func Encoders() map[hub.Protocol]hub.Encoder {
+	return map[hub.Protocol]hub.Encoder{
+		hub.WebSocket:    encodeWebSocket,
+		hub.SocketIO:     encodeSocketIO,
+		hub.SocketIOBare: encodeSocketIOBare,
+	}
+}
+
+// Notices returns what sockets are told beside events, for the hub.
+func Notices() map[hub.Protocol]hub.Notices {
+	return map[hub.Protocol]hub.Notices{
+		hub.WebSocket:    noticesWebSocket(),
+		hub.SocketIO:     noticesSocketIO(),
+		hub.SocketIOBare: noticesSocketIO(),
+	}
 }
 
 // Stats are counters since the start.
@@ -82,6 +113,7 @@ type Stats struct {
 	Refused      uint64 // of these: not valid or forbidden
 	NotReady     uint64 // clients that were refused because this process is not ready
 	Unauthorized uint64 // clients that were refused because of who they are
+	Carried      uint64 // requests over Socket.IO that came by way of another process
 }
 
 // Stats returns the counters.
@@ -91,6 +123,7 @@ func (s *Server) Stats() Stats {
 		Refused:      s.refused.Load(),
 		NotReady:     s.notReady.Load(),
 		Unauthorized: s.unauthorized.Load(),
+		Carried:      s.carried.Load(),
 	}
 }
 
@@ -111,7 +144,7 @@ func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 		s.cfg.Log.Debug("no WebSocket", "error", err)
 		return
 	}
-	defer conn.CloseNow()
+	defer conn.shut()
 	if refusal != nil {
 		s.unauthorized.Add(1)
 		s.cfg.Log.Debug("client refused", "reason", refusal)
@@ -119,24 +152,22 @@ func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 		_ = conn.end(hub.Unauthorized, refusal.Error())
 		return
 	}
-	since, err := parseSince(handshake.Get("since"))
+	since, err := parseSince(handshake)
 	if err != nil {
 		_ = conn.end(hub.BadFrame, err.Error())
 		return
 	}
-	s.newSession(conn, identity, since).run()
+	s.newPlain(conn, identity, since).run()
 }
 
 // parseSince returns the sequence that a client has, or nil if it names none.
-func parseSince(text string) (*uint64, error) {
-	if text == "" {
+func parseSince(h *auth.Handshake) (*uint64, error) {
+	if _, ok := h.Names["since"]; !ok {
 		return nil, nil
 	}
-	seq, err := strconv.ParseUint(text, 10, 64)
+	seq, err := strconv.ParseUint(h.Get("since"), 10, 64)
 	if err != nil {
 		return nil, errors.New("since must be a sequence: a whole number")
 	}
 	return &seq, nil
 }
-
-func newSessionID() string { return rand.Text() }

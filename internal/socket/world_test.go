@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -28,15 +29,21 @@ import (
 const long = 20 * time.Second
 
 // A world is a server on a real port with a real hub, between clients, a stream
-// and a broker that the test plays.
+// and a broker that the test plays. There may be several, on ports of their own: to
+// clients they are processes.
 type world struct {
 	testing.TB
 	hub       *hub.Hub
 	interest  *fakeInterest
 	history   *fakeHistory
 	publisher *fakePublisher
-	url       string // http://127.0.0.1:port
+	memory    *fakeMemory
+	carrier   *fakeCarrier
+	processes []*process
+	http      *http.Client // of clients
+	url       string       // http://127.0.0.1:port, of the first process
 	serving   atomic.Int64
+	patience  time.Duration // of clients
 
 	delivering sync.Mutex // the hub has one deliverer
 }
@@ -47,6 +54,15 @@ type settings struct {
 	queueBytes  int
 	slowIn      time.Duration
 	sendsLittle bool // TCP takes in little for a client that does not read
+	processes   int
+	pipes       bool // instead of TCP: for a bubble
+}
+
+// A process is a server as its clients see it.
+type process struct {
+	*Server
+	url  string
+	http *httptest.Server
 }
 
 func usual() settings {
@@ -65,6 +81,7 @@ func usual() settings {
 		},
 		queueBytes: 1 << 20,
 		slowIn:     long,
+		processes:  1,
 	}
 }
 
@@ -72,7 +89,8 @@ func usual() settings {
 // server is left then.
 func start(t testing.TB, change ...func(*settings)) *world {
 	t.Helper()
-	w := &world{TB: t, interest: new(fakeInterest), history: &fakeHistory{first: 1}, publisher: new(fakePublisher)}
+	w := &world{TB: t, interest: new(fakeInterest), history: &fakeHistory{first: 1}, publisher: new(fakePublisher),
+		memory: newFakeMemory(), carrier: newFakeCarrier()}
 	s := usual()
 	for _, c := range change {
 		c(&s)
@@ -80,36 +98,78 @@ func start(t testing.TB, change ...func(*settings)) *world {
 	w.hub = hub.New(hub.Config{
 		Interest:   w.interest,
 		History:    w.history,
-		Notices:    map[hub.Protocol]hub.Notices{hub.WebSocket: NoticesWebSocket()},
+		Notices:    Notices(),
 		SlowIn:     s.slowIn,
 		Log:        slog.New(slog.DiscardHandler),
-		Encoders:   map[hub.Protocol]hub.Encoder{hub.WebSocket: EncodeWebSocket},
+		Encoders:   Encoders(),
 		QueueBytes: s.queueBytes,
 		Invalid:    func(ev hub.StoredEvent, err error) { t.Errorf("delivered an invalid event: %s: %v", ev.Payload, err) },
 	})
-	s.Hub, s.Publisher = w.hub, w.publisher
-	sockets := NewServer(s.Config)
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w.serving.Add(1)
-		defer w.serving.Add(-1)
-		sockets.ServeWebSocket(rw, r)
-	}))
-	if s.sendsLittle {
-		server.Listener = littleListener{server.Listener}
+	s.Hub, s.Publisher, s.Memory, s.Carrier = w.hub, w.publisher, w.memory, w.carrier
+	transport := &http.Transport{MaxIdleConnsPerHost: 1000}
+	w.patience = 2 * long
+	if s.pipes {
+		w.patience = 1000 * time.Hour // cost nothing
+		transport.DialContext = dialPipe
 	}
-	server.Start()
-	w.url = server.URL
+	w.http = &http.Client{Transport: transport}
+	for range s.processes {
+		w.serve(s)
+	}
+	w.url = w.processes[0].url
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { w.hub.Run(ctx) })
 	t.Cleanup(func() {
+		for _, p := range w.processes {
+			p.Drain(ctx, 0)
+		}
 		w.drain()
+		w.closeEngines()
 		cancel()
 		running.Wait()
-		server.Close()
+		transport.CloseIdleConnections()
+		for _, p := range w.processes {
+			p.http.Close()
+		}
 		w.nothingLeft()
 	})
 	return w
+}
+
+// serve adds a process.
+func (w *world) serve(s settings) {
+	p := &process{Server: NewServer(s.Config)}
+	var mux http.ServeMux
+	mux.HandleFunc("/socket.io/", p.ServeSocketIO)
+	mux.HandleFunc("/", p.ServeWebSocket)
+	p.http = &httptest.Server{
+		Listener: listen(w, s.pipes),
+		Config: &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			w.serving.Add(1)
+			defer w.serving.Add(-1)
+			mux.ServeHTTP(rw, r)
+		})},
+	}
+	if s.sendsLittle {
+		p.http.Listener = littleListener{p.http.Listener}
+	}
+	p.http.Start()
+	p.url = p.http.URL
+	w.carrier.add(p.Server)
+	w.processes = append(w.processes, p)
+}
+
+func listen(t testing.TB, pipes bool) net.Listener {
+	t.Helper()
+	if pipes {
+		return newPipeListener()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // A littleListener accepts connections with small buffers.
@@ -132,11 +192,32 @@ func (w *world) drain() {
 	}
 }
 
+// closeEngines ends what a drain has left.
+func (w *world) closeEngines() {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), long)
+	defer cancel()
+	for _, p := range w.processes {
+		p.Close(ctx)
+	}
+	if ctx.Err() != nil {
+		w.Error("engines do not end")
+	}
+}
+
 // nothingLeft waits until nothing of any session is left.
 func (w *world) nothingLeft() {
 	w.Helper()
 	testkit.Eventually(w, "all sockets to end", func() bool { return w.serving.Load() == 0 })
-	testkit.Eventually(w, "goroutines to end", func() bool { return goroutinesOf("(*session)", "(*pinger)", "(*Server)") == 0 })
+	testkit.Eventually(w, "goroutines to end", func() bool {
+		return goroutinesOf("(*plain)", "(*engine)", "(*session)", "(*pinger)", "(*Server)", "(*tunnel)", "(*remote)", "(*guests)") == 0
+	})
+	testkit.Eventually(w, "carried requests to end", func() bool { return w.carrier.underWay.Load() == 0 })
+	for i, p := range w.processes {
+		if n, guests := p.engines.count(), p.guestsHere(); n != 0 || guests != 0 {
+			w.Errorf("process %d has still %d engines and %d guests", i, n, guests)
+		}
+	}
 	if s := w.hub.Stats(); s.Sessions != 0 || s.Subjects != 0 {
 		w.Errorf("the hub has still %d sessions and %d subjects", s.Sessions, s.Subjects)
 	}
@@ -439,4 +520,12 @@ func (h *fakeHistory) last() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.events[len(h.events)-1].Seq
+}
+
+// each runs a test for each value: worlds must not overlap.
+func each[T any](t *testing.T, values []T, f func(t *testing.T, v T)) {
+	t.Helper()
+	for _, v := range values {
+		t.Run(fmt.Sprint(v), func(t *testing.T) { f(t, v) })
+	}
 }

@@ -1,0 +1,398 @@
+package socket
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/telle-ai/event-router/internal/auth"
+	"github.com/telle-ai/event-router/internal/hub"
+	"github.com/telle-ai/event-router/internal/socketio"
+)
+
+// A transport is what carries an engine's packets: polling, webSocket, or, for a
+// WebSocket that another process holds, the name of the tunnel to it.
+type transport string
+
+// The transports by their names in requests.
+const (
+	polling   transport = "polling"
+	webSocket transport = "websocket" // on this process
+)
+
+// An engine is an Engine.IO session: it brings packets to a client and takes the
+// client's, over the transport that the client has at the time. From CONNECT on, one
+// session lives in it.
+//
+// A WebSocket is written to by a goroutine that lives while there is something to
+// write; over other transports the client polls. Either way take says what comes next.
+type engine struct {
+	// Static.
+	server *Server
+	sid    string
+	opened *auth.Handshake // what the first request says of the client
+	ctx    context.Context // ends with the engine
+	stop   context.CancelFunc
+	gone   chan struct{}  // closed when nothing is left of it
+	tasks  sync.WaitGroup // write, refresh
+
+	// Held while packets of the client are handled.
+	in          sync.Mutex
+	attachments int // binary messages that are still to come and belong to what was refused
+
+	// May be taken under the lock of the session's hub.Session, not the other way round.
+	mu      sync.Mutex
+	session *session // nil: not connected yet
+	why     hub.Reason
+	text    string
+	over    transport
+	conn    *wsConn  // of webSocket
+	control [][]byte // frames that do not come from the hub
+	rest    [][]byte // frames that a poll has left
+	due     bool     // the hub has to be asked for frames
+	writing bool     // write is running
+	poll    poll
+	beat    heartbeat
+	probing time.Time     // until then, polls end soon: the client may change to WebSocket
+	told    chan struct{} // of a tunnel: holds one when it has been told of the end
+
+	connectBy *time.Timer
+}
+
+// Frames of packets that are always the same.
+var (
+	closeFrame  = framed([]byte{byte(socketio.Close)})
+	pingFrame   = framed([]byte{byte(socketio.Ping)})
+	noopFrame   = framed([]byte{byte(socketio.Noop)})
+	probedFrame = framed([]byte("3probe"))
+)
+
+// openEngine returns an engine whose first packet says how to go on.
+func (s *Server) openEngine(opened *auth.Handshake, over transport, conn *wsConn) *engine {
+	e := &engine{server: s, sid: s.newSID(), opened: opened, over: over, conn: conn, gone: make(chan struct{})}
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	open := socketio.Handshake{
+		SID:          e.sid,
+		PingInterval: s.cfg.PingEvery,
+		PingTimeout:  s.cfg.PingAnswerIn,
+		MaxPayload:   s.cfg.MaxMessage,
+	}
+	if over == polling {
+		open.Upgrades = []string{string(webSocket)}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if over == polling {
+		e.poll.news = make(chan struct{}, 1)
+	}
+	e.beat.timer = time.AfterFunc(s.cfg.PingEvery, e.heartbeat)
+	e.connectBy = time.AfterFunc(s.cfg.HandshakeIn, func() { e.end(hub.BadFrame, "no CONNECT came in time") })
+	s.engines.add(e)
+	e.put(framed(open.Encode()))
+	return e
+}
+
+// send sends a frame that does not come from the hub.
+func (e *engine) send(frame []byte) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.put(frame)
+}
+
+// put is send for who holds e.mu.
+func (e *engine) put(frame []byte) {
+	e.control = append(e.control, frame)
+	e.signal()
+}
+
+// wake is called by the hub when it has frames.
+func (e *engine) wake() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.due = true
+	e.signal()
+}
+
+// signal sees to it that somebody takes what there is. e.mu is held.
+func (e *engine) signal() {
+	switch {
+	case e.why != 0:
+	case e.over != webSocket:
+		e.poll.tell()
+	case !e.writing:
+		e.writing = true
+		e.tasks.Go(e.write)
+	}
+}
+
+// take returns the frames that are to be sent next. Calling it again says that they
+// were. When it returns nothing, signal will tell of more; or it is no longer over
+// this transport that the client is to be reached.
+func (e *engine) take(over transport) [][]byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for {
+		switch {
+		case e.over != over:
+			return nil
+		case e.beat.due:
+			return e.ping()
+		case e.rest != nil:
+			frames := e.rest
+			e.rest = nil
+			return frames
+		case e.control != nil:
+			frames := e.control
+			e.control = nil
+			return frames
+		case !e.due:
+			e.writing = false
+			return nil
+		}
+		e.due = false
+		if frames := e.takeFromHub(); frames != nil {
+			e.due = true
+			return frames
+		}
+	}
+}
+
+// takeFromHub lets go of e.mu meanwhile.
+func (e *engine) takeFromHub() [][]byte {
+	session := e.session
+	e.mu.Unlock()
+	defer e.mu.Lock()
+	return session.hub.Take()
+}
+
+// takePing returns what may overtake other frames: the ping of a slow client must not
+// wait for all that is to be sent.
+func (e *engine) takePing() [][]byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.beat.due {
+		return e.ping()
+	}
+	return nil
+}
+
+// ping takes the ping. e.mu is held.
+func (e *engine) ping() [][]byte {
+	e.beat.due, e.beat.sent = false, time.Now()
+	return [][]byte{pingFrame}
+}
+
+// write writes to the WebSocket until there is nothing left.
+func (e *engine) write() {
+	for frames := e.take(webSocket); frames != nil; frames = e.take(webSocket) {
+		for batch := range batches(frames) {
+			if !e.writeBatch(append(e.takePing(), batch...)) {
+				return
+			}
+		}
+	}
+}
+
+func (e *engine) writeBatch(batch [][]byte) bool {
+	if e.ctx.Err() != nil {
+		return false // nothing comes after a close frame
+	}
+	if err := e.conn.writeFrames(batch); err != nil {
+		e.end(writeFailed(err), "")
+		e.conn.under.Close() // after part of a frame there is no place for a close frame
+		return false
+	}
+	return true
+}
+
+// end ends the engine. Only the first call counts.
+func (e *engine) end(why hub.Reason, text string) {
+	e.mu.Lock()
+	session := e.session
+	e.mu.Unlock()
+	if session != nil {
+		session.hub.End(why, text) // it will say if another reason came first
+		return
+	}
+	e.ended(why, text)
+}
+
+// ended notes the end. The lock of the hub's session may be held.
+func (e *engine) ended(why hub.Reason, text string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.why != 0 {
+		return
+	}
+	e.why, e.text = why, text
+	e.beat.timer.Stop()
+	e.connectBy.Stop()
+	e.stop()
+	if e.session != nil {
+		e.session.stop()
+	}
+	go e.finish() // Server.Close waits for it
+}
+
+// finish tells the client of the end, waits for all that the engine has started, and
+// takes its session out of the hub: last, so that a drain waits for the close frame.
+func (e *engine) finish() {
+	defer close(e.gone)
+	defer e.server.engines.remove(e)
+	e.mu.Lock()
+	conn, why, text := e.conn, e.why, e.text
+	e.mu.Unlock()
+	defer e.tellTunnel(why)
+	if conn != nil {
+		conn.finish(why, text, e.server.cfg.Log)
+	}
+	e.tasks.Wait()
+	e.in.Lock() // whatever is being handled
+	defer e.in.Unlock()
+	if session := e.connected(); session != nil {
+		e.server.cfg.Hub.Unregister(session.hub)
+		session.log()
+	}
+}
+
+// tellTunnel waits until the other end of the tunnel, if there is one, has asked why.
+func (e *engine) tellTunnel(why hub.Reason) {
+	if e.told == nil || why == hub.Gone {
+		return
+	}
+	select {
+	case <-e.told:
+	case <-time.After(handover):
+	}
+}
+
+// connected returns the session, or nil before CONNECT.
+func (e *engine) connected() *session {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.session
+}
+
+// adopt makes a session the engine's. It reports false if the engine has ended.
+func (e *engine) adopt(c *session) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.why != 0 {
+		return false
+	}
+	e.session = c
+	e.connectBy.Stop()
+	return true
+}
+
+// receive handles packets of the client.
+func (e *engine) receive(packets ...socketio.Packet) {
+	e.in.Lock()
+	defer e.in.Unlock()
+	e.hear(true)
+	defer e.hear(false)
+	for _, p := range packets {
+		if e.ctx.Err() != nil {
+			return
+		}
+		if len(p.Data) > e.server.cfg.MaxMessage {
+			e.tooLong()
+			continue
+		}
+		if err := e.handle(p); err != nil {
+			e.end(hub.BadFrame, err.Error())
+			return
+		}
+	}
+}
+
+// handle handles a packet. An error is one of the protocol.
+func (e *engine) handle(p socketio.Packet) error {
+	switch {
+	case p.Binary:
+		return e.attachment()
+	case p.Kind == socketio.Message:
+		return e.message(p.Data)
+	case p.Kind == socketio.Pong:
+		e.pong()
+	case p.Kind == socketio.Close:
+		e.end(hub.Gone, "")
+	case p.Kind != socketio.Noop:
+		return errors.New("a client does not send packets of this kind, or not now")
+	}
+	return nil
+}
+
+// A heartbeat asks the client now and then whether it is there. Guarded by engine.mu.
+type heartbeat struct {
+	timer    *time.Timer
+	asked    bool      // and not answered yet
+	due      bool      // the question is still to be sent
+	heard    uint64    // how often something came from the client
+	heardAt  uint64    // that, when the client was asked
+	sent     time.Time // when the question was taken to be sent
+	handling bool      // something that came is being handled
+}
+
+// heartbeat is called by the timer.
+func (e *engine) heartbeat() {
+	if e.askOrWait() {
+		return
+	}
+	e.end(hub.PingTimeout, "")
+}
+
+// askOrWait reports false if the client has not answered in time.
+func (e *engine) askOrWait() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b := &e.beat
+	switch {
+	case e.why != 0:
+		return true
+	case !b.asked:
+		b.asked, b.due = true, true
+		e.signal()
+		if e.session != nil && e.session.kept.old() {
+			e.tasks.Go(e.refresh)
+		}
+	case !e.busy():
+		return false
+	}
+	b.heardAt = e.heard()
+	b.timer.Reset(e.server.cfg.PingAnswerIn)
+	return true
+}
+
+// busy reports whether the client's answer may still come: it speaks, and the answer
+// may wait behind what it said; or the question waits behind what is being written,
+// which has a deadline of its own, or did until now. e.mu is held.
+func (e *engine) busy() bool {
+	late := time.Since(e.beat.sent) < e.server.cfg.PingAnswerIn/2
+	return e.beat.handling || e.heard() != e.beat.heardAt || e.writing || late || e.poll.answering(e.server.cfg.WriteIn)
+}
+
+func (e *engine) heard() uint64 {
+	if e.conn != nil {
+		return e.beat.heard + e.conn.heard.Load()
+	}
+	return e.beat.heard
+}
+
+// hear notes that something has come from the client, and is being handled or was.
+func (e *engine) hear(handling bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.beat.heard++
+	e.beat.handling = handling
+}
+
+func (e *engine) pong() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.beat.asked && e.why == 0 {
+		e.beat.asked = false
+		e.beat.timer.Reset(e.server.cfg.PingEvery)
+	}
+}

@@ -1,0 +1,210 @@
+package socket
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"github.com/telle-ai/event-router/internal/auth"
+	"github.com/telle-ai/event-router/internal/hub"
+)
+
+// A plain is a client over plain WebSocket: join, say ready, read until it ends. Its
+// own goroutine reads; a second one writes, only while there is something to write.
+type plain struct {
+	*session
+
+	// Static.
+	conn  *wsConn
+	since *uint64 // where the client wants to resume; nil: nowhere
+
+	tasks sync.WaitGroup // writing, closing
+	ping  pinger
+
+	handling atomic.Bool // a frame of the client
+}
+
+func (s *Server) newPlain(conn *wsConn, identity auth.Identity, since *uint64) *plain {
+	c := &plain{conn: conn, since: since}
+	c.session = s.newSession(identity, hub.SessionConfig{
+		ID:       newSessionID(),
+		Protocol: hub.WebSocket,
+		Wake:     func() { c.tasks.Go(c.write) },
+		Close:    func(why hub.Reason, text string) { c.tasks.Go(func() { c.close(why, text) }) },
+	})
+	return c
+}
+
+// run lives the session. When it returns its socket is closed and nothing that it
+// started runs any more.
+func (c *plain) run() {
+	defer c.log()
+	h := c.server.cfg.Hub
+	if h.Register(c.hub) != nil { // it has ended the session
+		c.tasks.Wait()
+		return
+	}
+	// Last, so that a drain waits for the close frame. Once the session has ended
+	// the hub starts no more tasks: Wait cannot miss one.
+	defer h.Unregister(c.hub)
+	defer c.tasks.Wait()
+	defer c.ping.stop()
+	c.hub.End(c.live())
+}
+
+// live joins what the session follows from the start and reads until the session
+// ends. It returns why.
+func (c *plain) live() (hub.Reason, string) {
+	if err := c.joinFirst(); err != nil {
+		return hub.Unavailable, unreachable.Message
+	}
+	c.ping.start(c.server.cfg.PingEvery, c.pingOnce)
+	return c.read()
+}
+
+// joinFirst joins what the identity follows from the start and lets the frames
+// out, behind "ready".
+func (c *plain) joinFirst() error {
+	ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.HandshakeIn)
+	defer cancel()
+	position, err := c.server.cfg.Hub.Join(ctx, c.hub, c.identity.FollowsFirst()...)
+	if err != nil {
+		return err
+	}
+	if c.since != nil {
+		return c.hub.Resume(ctx, *c.since, position, func(r hub.Recovery) []byte { return resumedFrame(c.hub.ID(), r) })
+	}
+	c.hub.Start(position, readyFrame(c.hub.ID(), position))
+	return nil
+}
+
+// read handles the client's frames until one of them, or the connection, ends
+// the session. It returns why.
+func (c *plain) read() (hub.Reason, string) {
+	for {
+		frame, err := c.conn.next(c.server.cfg.MaxMessage)
+		switch {
+		case errors.Is(err, errTooLong):
+			c.hub.Send(reply{Event: "error", Error: tooLong}.encode())
+		case errors.Is(err, errEndless):
+			return hub.BadFrame, tooLong.Message
+		case errors.Is(err, errBinary):
+			return hub.BadFrame, "frames must be text"
+		case err != nil:
+			return hub.Gone, ""
+		default:
+			if err := c.take(frame); err != nil {
+				return hub.BadFrame, err.Error()
+			}
+		}
+	}
+}
+
+// take does what a frame asks for. An error is one of the protocol and ends the
+// session; all else is answered.
+func (c *plain) take(frame []byte) error {
+	c.handling.Store(true)
+	defer c.handling.Store(false)
+	f, err := parseFrame(frame)
+	if err != nil {
+		return err
+	}
+	c.handle(request{f.Event, f.Data, f.reply})
+	return nil
+}
+
+// write writes what the hub has, until there is nothing left.
+func (c *plain) write() {
+	for frames := c.hub.Take(); frames != nil; frames = c.hub.Take() {
+		for batch := range batches(frames) {
+			if c.hub.Reason() != 0 {
+				return // nothing comes after a close frame
+			}
+			if err := c.conn.writeFrames(batch); err != nil {
+				c.hub.End(writeFailed(err), "")
+				c.conn.under.Close() // after part of a frame there is no place for a close frame
+				return
+			}
+		}
+	}
+}
+
+func writeFailed(err error) hub.Reason {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return hub.Slow
+	}
+	return hub.Gone
+}
+
+// close ends what waits for the stream, tells the client why the session ends and
+// closes its socket, which ends what reads, writes or pings.
+func (c *plain) close(why hub.Reason, text string) {
+	c.stop()
+	c.conn.finish(why, text, c.server.cfg.Log)
+}
+
+// pingOnce asks the client whether it is there. It reports whether to ask again.
+func (c *plain) pingOnce() bool {
+	heard := c.conn.heard.Load()
+	// Not under c.ctx: the library closes the connection when the context of a
+	// write ends, and the close frame would not be sent.
+	in := c.server.cfg.PingAnswerIn
+	ctx, cancel := context.WithTimeout(context.Background(), in)
+	defer cancel()
+	err := c.conn.Ping(ctx)
+	switch {
+	case err == nil:
+		return true
+	case ctx.Err() == nil:
+		return true // the connection is closed
+	case c.conn.under.owes(in / 2):
+		return true // it has had no time to answer yet; what is being written has its own deadline
+	case c.handling.Load() || c.conn.heard.Load() != heard:
+		return true // it speaks, and its answer may wait behind what it said while the stream is slow
+	}
+	c.hub.End(hub.PingTimeout, "")
+	return false
+}
+
+// A clientFrame is what a client sends.
+type clientFrame struct {
+	Event string          `json:"event"`
+	Data  json.RawMessage `json:"data"`
+	ID    json.RawMessage `json:"id"` // a string or number; its answer carries it
+}
+
+func parseFrame(frame []byte) (f clientFrame, err error) {
+	if !utf8.Valid(frame) || json.Unmarshal(frame, &f) != nil {
+		return f, errors.New("a frame must be a JSON object with a text in event")
+	}
+	if f.Event == "" {
+		return f, errors.New("event is missing")
+	}
+	if string(f.ID) == "null" {
+		f.ID = nil
+	}
+	if f.ID != nil && !validID(f.ID) {
+		return f, errors.New("id must be a string or a number of up to 128 bytes")
+	}
+	return f, nil
+}
+
+func validID(id json.RawMessage) bool {
+	return len(id) <= 130 && bytes.IndexByte([]byte(`"-0123456789`), id[0]) >= 0
+}
+
+// reply answers an ack to a frame with an id only, and an error to any.
+func (f *clientFrame) reply(seq *uint64, refused *failure) []byte {
+	switch {
+	case refused != nil:
+		return reply{Event: "error", ID: f.ID, Error: refused}.encode()
+	case f.ID != nil:
+		return reply{Event: "ack", ID: f.ID, Seq: seq}.encode()
+	}
+	return nil
+}

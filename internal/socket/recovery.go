@@ -1,0 +1,208 @@
+package socket
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/telle-ai/event-router/internal/auth"
+	"github.com/telle-ai/event-router/internal/hub"
+	"github.com/telle-ai/event-router/pkg/subjects"
+)
+
+// Connection state recovery: a client that comes back, to whatever process, shows the
+// pid that it was given and the offset of the last event that it has had. What it has
+// missed is in the stream. What it follows is in its token, or it has said so itself:
+// only that has to be remembered.
+
+// A Memory keeps what sessions follow where all processes find it.
+type Memory interface {
+	// Recall returns what is kept under an id, and its revision; nil: nothing is. It
+	// may lag: Remember notices.
+	Recall(ctx context.Context, id string) (value []byte, revision uint64, err error)
+
+	// Remember keeps a value for [MemoryTime] in the place of a revision, 0 for nothing,
+	// and returns its own. [ErrTaken]: something else is there by now.
+	Remember(ctx context.Context, id string, value []byte, revision uint64) (uint64, error)
+
+	// Forget drops what is kept under an id.
+	Forget(ctx context.Context, id string) error
+}
+
+// MemoryTime is how long a session is remembered after it has ended, at least half.
+const MemoryTime = time.Hour
+
+// ErrTaken is under an error of Remember: the session goes on elsewhere.
+var ErrTaken = errors.New("the session goes on in another process")
+
+// kept is what a session follows, as it is remembered. Guarded by engine.in.
+type kept struct {
+	follows  []subjects.Conversation
+	revision uint64
+	written  atomic.Int64 // when, in ns since 1970; 0: never
+}
+
+// old reports whether it is time to remember it anew.
+func (k *kept) old() bool {
+	return k != nil && k.written.Load() != 0 && time.Since(time.Unix(0, k.written.Load())) > MemoryTime/2
+}
+
+// A comeback is what a client shows that may be recovered.
+type comeback struct {
+	id    string // of the session: the same as before, so that it does not hear itself
+	pid   string // "": it shows none, and the id is new
+	since uint64 // the last event that it has had
+}
+
+// comingBack reads a pid, <id>-<nonce>-<position>, and an offset. A client that has
+// had no event since it was given the pid has none, and the position counts. What
+// cannot be read was not given out by us: the client is as new.
+func comingBack(h *auth.Handshake) comeback {
+	pid := h.Get("pid")
+	id, rest, _ := strings.Cut(pid, "-")
+	_, position, ok := strings.Cut(rest, "-")
+	offset := h.Get("offset")
+	if offset == "" {
+		offset = position
+	}
+	since, err := strconv.ParseUint(offset, 10, 64)
+	if !ok || err != nil || !isSessionID(id) || len(pid) > 2*len(id) {
+		return comeback{id: newSessionID()}
+	}
+	return comeback{id: id, pid: pid, since: since}
+}
+
+// newPID returns a pid that no client has had.
+func (c *session) newPID(position uint64) string {
+	if !c.recoverable {
+		return ""
+	}
+	return c.hub.ID() + "-" + rand.Text()[:4] + "-" + strconv.FormatUint(position, 10)
+}
+
+func newSessionID() string { return rand.Text() }
+
+// isSessionID reports whether newSessionID may have returned a text.
+func isSessionID(text string) bool {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	return len(text) == 26 && strings.Trim(text, alphabet) == ""
+}
+
+// recall returns what the session follows from the start: what its client followed
+// before, if that is known for sure, or what its identity says. It is remembered as
+// this process's from now on.
+func (c *session) recall(ctx context.Context, back comeback) (follows []subjects.Conversation, known bool, err error) {
+	follows = c.identity.FollowsFirst()
+	if c.kept == nil {
+		return follows, true, nil
+	}
+	const tries = 3 // what was recalled may have been of a replica that lags
+	for range tries {
+		if back.pid != "" {
+			if follows, known, err = c.recallKept(ctx); err != nil {
+				return nil, false, err
+			}
+		}
+		if len(follows) == 0 && c.kept.revision == 0 {
+			return nil, known, nil // nothing is worth to be remembered yet
+		}
+		if err = c.write(ctx, follows); !errors.Is(err, ErrTaken) {
+			break
+		}
+	}
+	return follows, known, err
+}
+
+// recallKept returns what is remembered, if the client still may follow it.
+func (c *session) recallKept(ctx context.Context) (follows []subjects.Conversation, known bool, err error) {
+	first := c.identity.FollowsFirst()
+	value, revision, err := c.server.cfg.Memory.Recall(ctx, c.hub.ID())
+	if err != nil || value == nil {
+		return first, false, err
+	}
+	c.kept.revision = revision
+	if json.Unmarshal(value, &follows) != nil {
+		return first, false, nil // of another version, perhaps
+	}
+	for _, to := range follows {
+		if c.identity.MayFollow(to) != nil {
+			return first, false, nil
+		}
+	}
+	return follows, true, nil
+}
+
+// remember keeps what the session follows from now on. If that goes on elsewhere, the
+// session ends here.
+func (c *session) remember(ctx context.Context, follows []subjects.Conversation) error {
+	err := c.write(ctx, follows)
+	if errors.Is(err, ErrTaken) {
+		c.hub.End(hub.Gone, "")
+	}
+	return err
+}
+
+func (c *session) write(ctx context.Context, follows []subjects.Conversation) error {
+	value, err := json.Marshal(follows)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	revision, err := c.server.cfg.Memory.Remember(ctx, c.hub.ID(), value, c.kept.revision)
+	if err == nil {
+		c.kept.follows, c.kept.revision = follows, revision
+		c.kept.written.Store(began.UnixNano())
+	}
+	return err
+}
+
+// forget is for a client that does not mean to come back.
+func (c *session) forget() {
+	if c.kept == nil || c.kept.revision == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.PublishIn)
+	defer cancel()
+	if err := c.server.cfg.Memory.Forget(ctx, c.hub.ID()); err != nil {
+		c.server.cfg.Log.Debug("forget", "session", c.hub.ID(), "error", err) // it is forgotten in time
+	}
+}
+
+// join follows one more conversation, and remembers that.
+func (c *session) join(to subjects.Conversation) (position uint64, err error) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.PublishIn)
+	defer cancel()
+	if position, err = c.server.cfg.Hub.Join(ctx, c.hub, to); err != nil {
+		return 0, err
+	}
+	if c.kept == nil || slices.Contains(c.kept.follows, to) {
+		return position, nil
+	}
+	if err := c.remember(ctx, append(slices.Clip(c.kept.follows), to)); err != nil {
+		c.server.cfg.Hub.Leave(c.hub, to) // or it would not be followed any more after a recovery
+		return 0, err
+	}
+	return position, nil
+}
+
+// leave undoes join. It reports false if the conversation was not joined.
+func (c *session) leave(to subjects.Conversation) (joined bool, err error) {
+	if c.kept != nil {
+		rest := slices.DeleteFunc(slices.Clone(c.kept.follows), func(f subjects.Conversation) bool { return f == to })
+		if len(rest) == len(c.kept.follows) {
+			return false, nil
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.PublishIn)
+		defer cancel()
+		if err := c.remember(ctx, rest); err != nil {
+			return true, err
+		}
+	}
+	return c.server.cfg.Hub.Leave(c.hub, to), nil
+}

@@ -1,0 +1,262 @@
+package socket
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/telle-ai/event-router/internal/auth"
+	"github.com/telle-ai/event-router/internal/hub"
+	"github.com/telle-ai/event-router/internal/socketio"
+	"github.com/telle-ai/event-router/pkg/events"
+)
+
+// encodeSocketIO makes the packet of an event, 42["CHAT_MESSAGE",{…},"1235"], with
+// the sequence as the offset of connection state recovery.
+func encodeSocketIO(f events.Frame, seq uint64) []byte {
+	const around = len(`42["","18446744073709551615"],`)
+	b := make([]byte, headerRoom, headerRoom+len(f.Channel)+len(f.Data)+around)
+	return withHeader(socketio.AppendEventAt(b, f.Channel, f.Data, seq))
+}
+
+// encodeSocketIOBare is encodeSocketIO without an offset, for clients whose handlers
+// take one argument: 42["CHAT_MESSAGE",{…}].
+func encodeSocketIOBare(f events.Frame, _ uint64) []byte { return eventFrame(f.Channel, f.Data) }
+
+// noticesSocketIO returns what clients over Socket.IO are told beside events.
+func noticesSocketIO() hub.Notices {
+	// With an argument: the official client takes a text that comes last for an offset,
+	// even if it is the event's name.
+	return hub.Notices{Degraded: eventFrame("degraded", []byte("{}")), Live: eventFrame("live", []byte("{}"))}
+}
+
+// eventFrame makes an event that is not of the stream.
+func eventFrame(name string, data []byte) []byte {
+	return withHeader(socketio.AppendEvent(make([]byte, headerRoom, headerRoom+len(name)+len(data)+8), name, data))
+}
+
+// eventError is the event that says what was refused where the client waits for no
+// answer: {code,message}.
+const eventError = "error"
+
+// message handles what stands in a message: a packet of Socket.IO. An error is one of
+// the protocol.
+func (e *engine) message(text []byte) error {
+	if e.attachments > 0 {
+		return errors.New("a text came where the attachment of a binary event was to come")
+	}
+	p, err := socketio.ParseSocketPacket(text)
+	if err != nil {
+		return err
+	}
+	session := e.connected()
+	switch {
+	case p.Namespace != "/":
+		return e.otherNamespace(&p)
+	case p.Type == socketio.TypeConnect && session == nil:
+		return e.connect(p.Data)
+	case p.Type == socketio.TypeConnect:
+		return errors.New("CONNECT came twice")
+	case session == nil:
+		return errors.New("CONNECT must come first")
+	}
+	switch p.Type {
+	case socketio.TypeDisconnect:
+		e.disconnect(session)
+	case socketio.TypeEvent:
+		return session.event(&p)
+	case socketio.TypeBinaryEvent:
+		e.attachments = p.Attachments
+		session.answer(replyTo(&p)(nil, binaryRefused))
+	case socketio.TypeBinaryAck:
+		e.attachments = p.Attachments // of an answer to nothing that was asked
+	case socketio.TypeConnectError:
+		return errors.New("CONNECT_ERROR is for a server to send")
+	}
+	return nil
+}
+
+var binaryRefused = &failure{codeInvalid, "binary data is not taken: send JSON"}
+
+// otherNamespace lets nobody into any namespace but "/".
+func (e *engine) otherNamespace(p *socketio.SocketPacket) error {
+	if p.Type != socketio.TypeConnect {
+		return errors.New("the namespace is not connected")
+	}
+	e.send(connectError(p.Namespace, "Invalid namespace", nil))
+	return nil
+}
+
+// attachment drops the attachment of a binary event that was refused.
+func (e *engine) attachment() error {
+	if e.attachments == 0 {
+		return errors.New("binary data came that belongs to no event")
+	}
+	e.attachments--
+	return nil
+}
+
+// event does what an event of the client asks for.
+func (c *session) event(p *socketio.SocketPacket) error {
+	name, args, err := p.Event()
+	if err != nil {
+		return err
+	}
+	r := request{event: name, reply: replyTo(p)}
+	if len(args) > 0 {
+		r.data = args[0]
+	}
+	if len(args) > 1 {
+		c.refuse(r, &failure{codeInvalid, "an event has one argument"})
+		return nil
+	}
+	c.handle(r)
+	return nil
+}
+
+// replyTo answers by the packet's ack, if it asks for one, or an error by an event.
+func replyTo(p *socketio.SocketPacket) func(seq *uint64, refused *failure) []byte {
+	id, asked := p.ID, p.HasID
+	return func(seq *uint64, refused *failure) []byte {
+		switch {
+		case asked:
+			return withHeader(socketio.AppendAck(make([]byte, headerRoom), id, encodeJSON(outcome{seq, refused})))
+		case refused != nil:
+			return eventFrame(eventError, encodeJSON(refused))
+		}
+		return nil
+	}
+}
+
+// An outcome is what an event's callback gets.
+type outcome struct {
+	Seq   *uint64  `json:"seq,omitempty"`
+	Error *failure `json:"error,omitempty"`
+}
+
+func connectError(namespace, message string, data *failure) []byte {
+	var encoded []byte
+	if data != nil {
+		encoded = encodeJSON(struct {
+			Code string `json:"code"`
+		}{data.Code})
+	}
+	return withHeader(socketio.AppendConnectError(make([]byte, headerRoom), namespace, message, encoded))
+}
+
+// connect makes the engine's session. A client that is not let in is told why, and
+// may try again with something else.
+func (e *engine) connect(data json.RawMessage) error {
+	handshake, identity, err := e.identify(data)
+	if err != nil {
+		e.server.unauthorized.Add(1)
+		e.server.cfg.Log.Debug("client refused", "reason", err)
+		e.send(connectError("/", err.Error(), &failure{Code: codeUnauthorized}))
+		return nil
+	}
+	recoverable := handshake.Get("recovery") != "0"
+	back := comeback{id: newSessionID()}
+	if recoverable {
+		back = comingBack(handshake)
+	}
+	c := e.newSession(identity, back, recoverable)
+	if !e.adopt(c) || e.server.cfg.Hub.Register(c.hub) != nil {
+		return nil // it has ended
+	}
+	switch err := c.enter(back); {
+	case errors.Is(err, ErrTaken):
+		e.end(hub.Gone, "")
+	case err != nil:
+		e.end(hub.Unavailable, unreachable.Message)
+	}
+	return nil
+}
+
+// identify returns who the client is, by its first request and by CONNECT.
+func (e *engine) identify(data json.RawMessage) (*auth.Handshake, auth.Identity, error) {
+	ctx, cancel := context.WithTimeout(e.ctx, e.server.cfg.HandshakeIn)
+	defer cancel()
+	handshake, err := e.opened.With(data)
+	if err != nil {
+		return nil, auth.Identity{}, err
+	}
+	if handshake.Get("role") == "" {
+		// A page of the old kind says nothing of itself. It is a chatbot's.
+		handshake.Names["role"] = []string{string(auth.Service)}
+	}
+	identity, err := e.server.cfg.Auth.Identify(ctx, handshake)
+	return handshake, identity, err
+}
+
+// newSession returns a session in the engine. One that can be recovered has the
+// sequences of events with them, which its client shows when it comes back.
+func (e *engine) newSession(identity auth.Identity, back comeback, recoverable bool) *session {
+	protocol := hub.SocketIO
+	if !recoverable {
+		protocol = hub.SocketIOBare
+	}
+	c := e.server.newSession(identity, hub.SessionConfig{ID: back.id, Protocol: protocol, Wake: e.wake, Close: e.ended})
+	c.recoverable = recoverable
+	if recoverable && identity.FollowsMore() {
+		c.kept = new(kept)
+	}
+	return c
+}
+
+// enter joins what the session follows from the start, or followed before its client
+// was away, and lets the frames out behind the answer to CONNECT.
+func (c *session) enter(back comeback) error {
+	ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.HandshakeIn)
+	defer cancel()
+	follows, known, err := c.recall(ctx, back)
+	if err != nil {
+		return err
+	}
+	position, err := c.server.cfg.Hub.Join(ctx, c.hub, follows...)
+	if err != nil {
+		return err
+	}
+	if back.pid == "" || !known {
+		c.hub.Start(position, c.connectFrame(c.newPID(position)))
+		return nil
+	}
+	return c.hub.Resume(ctx, back.since, position, func(r hub.Recovery) []byte {
+		if r.Recovered {
+			return c.connectFrame(back.pid)
+		}
+		return c.connectFrame(c.newPID(r.Seq))
+	})
+}
+
+// connectFrame answers CONNECT. A client whose pid stays the same takes itself for
+// recovered.
+func (c *session) connectFrame(pid string) []byte {
+	return withHeader(socketio.AppendConnect(make([]byte, headerRoom), c.hub.ID(), pid))
+}
+
+// disconnect ends the session of a client that does not mean to come back.
+func (e *engine) disconnect(c *session) {
+	c.forget()
+	e.end(hub.Gone, "")
+}
+
+// tooLong answers a message that was longer than is taken.
+func (e *engine) tooLong() {
+	if c := e.connected(); c != nil {
+		c.answer(eventFrame(eventError, encodeJSON(tooLong)))
+		return
+	}
+	e.end(hub.BadFrame, tooLong.Message)
+}
+
+// refresh keeps what is remembered of a session that lives on.
+func (e *engine) refresh() {
+	e.in.Lock()
+	defer e.in.Unlock()
+	c := e.connected()
+	ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.PublishIn)
+	defer cancel()
+	if err := c.remember(ctx, c.kept.follows); err != nil {
+		c.server.cfg.Log.Debug("remember", "session", c.hub.ID(), "error", err)
+	}
+}
