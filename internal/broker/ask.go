@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,23 +23,10 @@ type question struct {
 	MaxBytes  int        `json:"max_bytes,omitempty"`
 }
 
-// An asker asks for many messages at a time. Any replica answers, and may lag
-// behind the leader. All answers come to one subscription; to make one for each
-// question would cost more than the answer.
-type asker struct {
-	nc    *nats.Conn
-	inbox string // answers arrive on inbox + token
-
-	mu     sync.Mutex
-	tokens uint64
-	open   map[string]*answer // by token
-}
-
 // An answer is a sequence of messages and an ending.
 type answer struct {
-	take  func(m *nats.Msg, seq uint64)
-	last  uint64 // sequence of the message before; owned by the subscription
-	ended chan ending
+	take func(m *nats.Msg, seq uint64)
+	last uint64 // sequence of the message before; owned by the subscription
 }
 
 // An ending is what the stream says after the messages, or instead of them.
@@ -60,17 +45,7 @@ var (
 	errTooMany = errors.New("the stream does not answer for so many subjects at a time")
 )
 
-func newAsker(nc *nats.Conn) (*asker, error) {
-	a := &asker{nc: nc, inbox: nats.NewInbox() + ".", open: map[string]*answer{}}
-	answers, err := nc.Subscribe(a.inbox+"*", a.arrived)
-	if err != nil {
-		return nil, fmt.Errorf("subscribe to the stream's answers: %w", err)
-	}
-	// Nobody asks for more than it can keep.
-	return a, answers.SetPendingLimits(-1, -1)
-}
-
-// ask asks any replica. take gets the messages, in order, on another goroutine. If
+// ask asks any replica, which may lag behind the leader. take gets the messages, in order, on another goroutine. If
 // there is an error it may still be called after ask has returned.
 func (b *Broker) ask(ctx context.Context, q question, take func(m *nats.Msg, seq uint64)) (ending, error) {
 	if !b.publisher.online.Load() {
@@ -78,56 +53,21 @@ func (b *Broker) ask(ctx context.Context, q question, take func(m *nats.Msg, seq
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, errSilent)
 	defer cancel()
-	return b.asker.ask(ctx, q, take)
-}
-
-func (a *asker) ask(ctx context.Context, q question, take func(m *nats.Msg, seq uint64)) (ending, error) {
 	request, err := json.Marshal(q)
 	if err != nil {
 		return ending{}, err
 	}
-	an := &answer{take: take, ended: make(chan ending, 1)}
-	token := a.register(an)
-	defer a.forget(token)
-	if err := a.nc.PublishRequest("$JS.API.DIRECT.GET."+ChatStream, a.inbox+token, request); err != nil {
+	an := &answer{take: take}
+	reply, ended, forget := b.asker.await(an.add)
+	defer forget()
+	if err := b.nc.PublishRequest("$JS.API.DIRECT.GET."+ChatStream, reply, request); err != nil {
 		return ending{}, err
 	}
 	select {
-	case end := <-an.ended:
+	case end := <-ended:
 		return end, end.err
 	case <-ctx.Done():
 		return ending{}, context.Cause(ctx)
-	}
-}
-
-func (a *asker) register(an *answer) (token string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.tokens++
-	token = strconv.FormatUint(a.tokens, 36)
-	a.open[token] = an
-	return token
-}
-
-// forget reports whether the token was still known.
-func (a *asker) forget(token string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	_, known := a.open[token]
-	delete(a.open, token)
-	return known
-}
-
-func (a *asker) arrived(m *nats.Msg) {
-	token := strings.TrimPrefix(m.Subject, a.inbox)
-	a.mu.Lock()
-	an := a.open[token]
-	a.mu.Unlock()
-	if an == nil {
-		return // nobody waits any more
-	}
-	if ended, end := an.add(m); ended && a.forget(token) {
-		an.ended <- end
 	}
 }
 

@@ -64,7 +64,7 @@ type Broker struct {
 	publisher *publisher
 	live      *live
 	position  *rounds
-	asker     *asker
+	asker     *mailbox[ending]
 	carrier   *carrier
 	link      *link
 
@@ -147,14 +147,16 @@ func New(cfg Config) (*Broker, error) {
 		nc.Close()
 		return nil, err
 	}
-	if b.asker, err = newAsker(nc); err != nil {
+	if b.asker, err = newMailbox[ending](nc); err != nil {
 		nc.Close()
 		return nil, err
 	}
-	if b.carrier, err = newCarrier(nc); err != nil {
+	answers, err := newMailbox[carried](nc)
+	if err != nil {
 		nc.Close()
 		return nil, err
 	}
+	b.carrier = &carrier{answers, carryEvery}
 	b.live = newLive(nc, cfg.Deliver, cfg.Reached, cfg.Replaced)
 	b.position = &rounds{ask: b.askPosition}
 	return b, nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -45,24 +44,16 @@ var (
 	errProcess    = errors.New("the process has gone")
 )
 
-// A carrier waits for the answers of other processes. All of them come to one
-// subscription, as those to an [asker].
+// A carrier waits for the answers of other processes.
 type carrier struct {
-	// Static after construction.
-	nc    *nats.Conn
-	inbox string        // answers arrive on inbox + token
+	*mailbox[carried]
 	every time.Duration // [carryEvery], but in tests
-
-	mu     sync.Mutex
-	tokens uint64
-	open   map[string]*parts // by token
 }
 
 // parts are what has come of an answer. They are owned by the subscription.
 type parts struct {
-	got   [][]byte
-	of    int
-	ended chan carried
+	got [][]byte
+	of  int
 }
 
 // carried is what has become of a request.
@@ -70,16 +61,6 @@ type carried struct {
 	answer []byte
 	none   bool // nobody has looked at it
 	err    error
-}
-
-func newCarrier(nc *nats.Conn) (*carrier, error) {
-	c := &carrier{nc: nc, inbox: nats.NewInbox() + ".", every: carryEvery, open: map[string]*parts{}}
-	answers, err := nc.Subscribe(c.inbox+"*", c.arrived)
-	if err != nil {
-		return nil, fmt.Errorf("subscribe to other processes' answers: %w", err)
-	}
-	// Nobody asks for more than it can keep.
-	return c, answers.SetPendingLimits(-1, -1)
 }
 
 // Carry takes a request to the process that serves under a name, and returns its
@@ -114,17 +95,16 @@ func (c *carrier) carry(ctx, link context.Context, subject string, request []byt
 	if link.Err() != nil {
 		return carried{err: context.Cause(link)}
 	}
-	p := &parts{ended: make(chan carried, 1)}
-	token := c.register(p)
-	defer c.forget(token)
-	if err := c.nc.PublishRequest(subject, c.inbox+token, request); err != nil {
+	reply, ended, forget := c.await(new(parts).add)
+	defer forget()
+	if err := c.nc.PublishRequest(subject, reply, request); err != nil {
 		return carried{err: err}
 	}
 	look := time.NewTicker(c.every)
 	defer look.Stop()
 	for waited := false; ; waited = true {
 		select {
-		case end := <-p.ended:
+		case end := <-ended:
 			if end.none && waited {
 				end.err = errProcess // it was there, and may have done it
 			}
@@ -132,10 +112,10 @@ func (c *carrier) carry(ctx, link context.Context, subject string, request []byt
 		case <-link.Done():
 			return carried{err: context.Cause(link)}
 		case <-ctx.Done():
-			_ = say(c.nc, subject, c.inbox+token, carryCancel) // or our silence does
+			_ = say(c.nc, subject, reply, carryCancel) // or our silence does
 			return carried{err: context.Cause(ctx)}
 		case <-look.C:
-			_ = say(c.nc, subject, c.inbox+token, carryWaits) // or the link ends
+			_ = say(c.nc, subject, reply, carryWaits) // or the link ends
 		}
 	}
 }
@@ -143,37 +123,6 @@ func (c *carrier) carry(ctx, link context.Context, subject string, request []byt
 // say sends one of the words.
 func say(nc *nats.Conn, subject, reply, word string) error {
 	return nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Header: nats.Header{headerCarry: {word}}})
-}
-
-func (c *carrier) register(p *parts) (token string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.tokens++
-	token = strconv.FormatUint(c.tokens, 36)
-	c.open[token] = p
-	return token
-}
-
-// forget reports whether the token was still known.
-func (c *carrier) forget(token string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, known := c.open[token]
-	delete(c.open, token)
-	return known
-}
-
-func (c *carrier) arrived(m *nats.Msg) {
-	token := strings.TrimPrefix(m.Subject, c.inbox)
-	c.mu.Lock()
-	p := c.open[token]
-	c.mu.Unlock()
-	if p == nil {
-		return // nobody waits any more
-	}
-	if ended, end := p.add(m); ended && c.forget(token) {
-		p.ended <- end
-	}
 }
 
 // add takes one more message and says whether it was the last.

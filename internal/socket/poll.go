@@ -73,24 +73,19 @@ func (e *engine) next(ctx context.Context, over transport) ([][]byte, error) {
 		if frames := e.take(over); frames != nil {
 			return e.sending(frames), nil
 		}
-		soon, stop := e.soon()
 		select {
 		case <-e.poll.news:
 			if e.released(over) {
-				stop()
 				return e.sending([][]byte{noopFrame}), nil
 			}
-		case <-soon:
+		case <-e.soon():
 			return e.sending([][]byte{noopFrame}), nil
 		case <-e.ctx.Done():
-			stop()
 			return e.lastWords(over)
 		case <-ctx.Done():
-			stop()
 			e.end(hub.Gone, "")
 			return nil, context.Cause(ctx)
 		}
-		stop()
 	}
 }
 
@@ -140,14 +135,13 @@ func (e *engine) tryEnter(over transport) (answered <-chan struct{}, err error) 
 
 // soon returns a channel that tells when the poll is to end although there is nothing
 // to send, or nil.
-func (e *engine) soon() (<-chan time.Time, func()) {
+func (e *engine) soon() <-chan time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if time.Now().After(e.probing) {
-		return nil, func() {}
+		return nil
 	}
-	t := time.NewTimer(probeEvery)
-	return t.C, func() { t.Stop() }
+	return time.After(probeEvery)
 }
 
 // released reports whether the poll is to end: because that was asked for, or the
