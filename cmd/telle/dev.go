@@ -226,6 +226,7 @@ func greet(out io.Writer, ns *natsd.Server, redisURL string, ownRedis bool, part
   bridge    http://%s/v1/events   ws://%s/ws   metrics http://%s/metrics
   router 1  ws://%s/ws   metrics http://%s/metrics
   router 2  ws://%s/ws   metrics http://%s/metrics
+  Socket.IO on each of the three: io("http://%s")
 
 Try, each in a terminal of its own:
 
@@ -237,6 +238,6 @@ A customer's socket: ws://%s/ws?role=customer&dealerId=d1&groupId=g1
 Ctrl-C ends it.
 `,
 		ns.ClientURL(), ns.MonitorURL(), redis,
-		where(0), where(0), inside(0), where(1), inside(1), where(2), inside(2),
+		where(0), where(0), inside(0), where(1), inside(1), where(2), inside(2), where(1),
 		ns.ClientURL(), cli, where(0), where(1))
 }

@@ -71,6 +71,8 @@ func (h *Handshake) With(auth json.RawMessage) (*Handshake, error) {
 	for name, value := range fields {
 		texts, ok := textsOf(value)
 		switch {
+		case name == "recovery" && string(value) == "false":
+			both.Names[name] = []string{"0"}
 		case ok && len(texts) == 0: // null
 		case ok && name == "token" && len(texts) == 1:
 			both.Token = texts[0]

@@ -224,6 +224,7 @@ func TestWhatSocketIOsAuthSaysGoesBeforeTheQuery(t *testing.T) {
 		`{"dealerId":12}`:           names("role=admin&dealerId=12&token=q&since=1"),
 		`{"groupId":["g1",-2]}`:     names(query + "&groupId=g1&groupId=-2"),
 		`{"token":"a","role":null}`: {Token: "a", Names: names(query).Names},
+		`{"recovery":false}`:        names(query + "&recovery=0"),
 		`{"other":{"x":[1]},"more":1.5,"flag":true}`: names(query),
 	} {
 		got, err := names(query).With([]byte(auth))
@@ -238,7 +239,7 @@ func TestWhatSocketIOsAuthSaysGoesBeforeTheQuery(t *testing.T) {
 		`{"dealerId":1.5}`:        "auth.dealerId must be",
 		`{"groupId":["g1",true]}`: "auth.groupId must be",
 		`{"token":["a","b"]}`:     "auth.token must be",
-		`{"recovery":false}`:      "auth.recovery must be",
+		`{"recovery":{}}`:         "auth.recovery must be",
 	} {
 		if _, err := names(query).With([]byte(auth)); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", auth, err, want)

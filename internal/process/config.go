@@ -58,6 +58,7 @@ type SocketFlags struct {
 // ProcessFlags say how the process behaves.
 type ProcessFlags struct {
 	LogFlags
+	DrainDelay  time.Duration `default:"0s" help:"How long to go on as before, but not ready, after SIGTERM, SIGINT or SIGUSR2: for a load balancer to notice."`
 	DrainTime   time.Duration `default:"10s" help:"Over how long sockets are closed after SIGTERM, SIGINT or SIGUSR2. All in all the end may take this, --publish-timeout and 10s more."`
 	LostTimeout time.Duration `default:"0s" help:"End with exit code 2 when NATS or Redis stays lost for so long. 0: wait for ever."`
 }
@@ -180,6 +181,7 @@ func (c *Common) check() error {
 	positive("write-timeout", int64(c.Sockets.WriteTimeout))
 	positive("ping-interval", int64(c.Sockets.PingInterval))
 	positive("ping-timeout", int64(c.Sockets.PingTimeout))
+	notNegative("drain-delay", int64(c.Process.DrainDelay))
 	notNegative("drain-time", int64(c.Process.DrainTime))
 	notNegative("lost-timeout", int64(c.Process.LostTimeout))
 	if c.NATS.HoldBytes < 2*int64(c.Sockets.MaxMessageBytes) {

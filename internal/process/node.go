@@ -170,6 +170,9 @@ type memory struct{ *broker.Broker }
 
 var _ socket.Memory = memory{}
 
+// It does not compile if sessions are remembered for less than they may count on.
+const _ = uint(broker.SessionTTL - socket.MemoryTime)
+
 // Remember implements [socket.Memory].
 func (m memory) Remember(ctx context.Context, id string, value []byte, revision uint64) (uint64, error) {
 	revision, err := m.Broker.Remember(ctx, id, value, revision)
@@ -230,9 +233,12 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 
 	err := parts.wait(life)
 
+	n.health.SetDraining()
+	if err == nil {
+		err = n.delay(life, parts)
+	}
 	ctx, cancel := n.timeToEnd(life, err)
 	defer cancel()
-	n.health.SetDraining()
 	stopSources()
 	n.drain(ctx, public)
 	select {
@@ -256,6 +262,18 @@ func runAll(ctx context.Context, sources []eventSource) error {
 		all.Go(func() error { return s.Run(ctx) })
 	}
 	return all.Wait()
+}
+
+// delay lets a load balancer notice that the process is not ready, unless a part fails
+// or it is to stop now.
+func (n *node) delay(life Life, parts *parts) error {
+	select {
+	case <-time.After(n.cfg.Process.DrainDelay):
+	case <-life.Stop.Done():
+	case err := <-parts.failed:
+		return err
+	}
+	return nil
 }
 
 // timeToEnd bounds the end of the node: the drain time and what may be under way

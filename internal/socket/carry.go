@@ -50,10 +50,10 @@ const (
 	doProbe   = "probe"
 	doStay    = "stay"
 	doChange  = "change"
-	doPull    = "pull" // poll by a tunnel: the answer's body is frames
-	doPush    = "push" // post by a tunnel: the body is one packet
-	doTooLong = "too_long"
-	doLeave   = "leave" // the tunnel has ended
+	doPull    = "pull"     // poll by a tunnel: the answer's body is frames
+	doPush    = "push"     // post by a tunnel: the body is one packet
+	doTooLong = "too_long" // the body is the beginning of a message
+	doLeave   = "leave"    // the tunnel has ended
 )
 
 func (v envelope) encode() []byte {
@@ -110,7 +110,7 @@ func (e *engine) carried(ctx context.Context, v *envelope) (body []byte, err err
 	case doRelease:
 		e.free()
 	case doPost:
-		err = e.post(polling, v.body)
+		err = e.post(ctx, polling, v.body)
 	case doAbandon:
 		e.abandon()
 	case doProbe:
@@ -124,9 +124,9 @@ func (e *engine) carried(ctx context.Context, v *envelope) (body []byte, err err
 		frames, err = e.next(ctx, v.Tunnel)
 		body = bytes.Join(frames, nil)
 	case doPush:
-		err = e.post(v.Tunnel, v.body)
+		err = e.post(ctx, v.Tunnel, v.body)
 	case doTooLong:
-		e.tooLong()
+		e.tooLong(v.body)
 	case doLeave:
 		e.end(hub.Gone, "")
 	default:
@@ -302,13 +302,13 @@ func (t *tunnel) nextPush() (envelope, error) {
 	binary, message, err := t.conn.nextOfAnyKind(t.server.cfg.MaxMessage)
 	switch {
 	case errors.Is(err, errTooLong):
-		return envelope{Do: doTooLong}, nil
+		return envelope{Do: doTooLong, body: message[1:]}, nil
 	case err != nil:
 		return envelope{}, err
 	case binary:
 		message = base64.StdEncoding.AppendEncode([]byte{'b'}, message)
-	case bytes.IndexByte(message, socketio.Separator) >= 0:
-		return envelope{}, errNoPacket // two of them
+	case bytes.IndexByte(message, socketio.Separator) >= 0, bytes.HasPrefix(message, []byte("b")):
+		return envelope{}, errNoPacket // but a payload
 	}
 	return envelope{Do: doPush, Tunnel: t.name, body: message}, nil
 }

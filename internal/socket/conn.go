@@ -74,13 +74,17 @@ func (c *wsConn) nextOfAnyKind(most int) (binary bool, message []byte, err error
 	return kind == websocket.MessageBinary, message, err
 }
 
+// readUpTo returns of a message that is too long its beginning.
 func readUpTo(r io.Reader, most int) ([]byte, error) {
 	message, err := io.ReadAll(io.LimitReader(r, int64(most)+1))
 	if err != nil || len(message) <= most {
 		return message, err
 	}
-	return nil, skip(r, int64(most)*(patience-1))
+	return message[:min(most, beginning)], skip(r, int64(most)*(patience-1))
 }
+
+// beginning is enough of a message to see what it is.
+const beginning = 64
 
 // skip reads what is left of a message, up to a limit, keeping nothing of it.
 func skip(r io.Reader, most int64) error {

@@ -40,6 +40,7 @@ type engine struct {
 	// Held while packets of the client are handled.
 	in          sync.Mutex
 	attachments int // binary messages that are still to come and belong to what was refused
+	refused     int // CONNECTs
 
 	// May be taken under the lock of the session's hub.Session, not the other way round.
 	mu      sync.Mutex
@@ -286,18 +287,22 @@ func (e *engine) adopt(c *session) bool {
 	return true
 }
 
-// receive handles packets of the client.
-func (e *engine) receive(packets ...socketio.Packet) {
+// receive handles packets of the client, until ctx ends: who has asked for that takes
+// none of them for done.
+func (e *engine) receive(ctx context.Context, packets ...socketio.Packet) {
 	e.in.Lock()
 	defer e.in.Unlock()
 	e.hear(true)
 	defer e.hear(false)
 	for _, p := range packets {
+		if ctx.Err() != nil {
+			e.end(hub.Gone, "")
+		}
 		if e.ctx.Err() != nil {
 			return
 		}
 		if len(p.Data) > e.server.cfg.MaxMessage {
-			e.tooLong()
+			e.tooLong(p.Data)
 			continue
 		}
 		if err := e.handle(p); err != nil {

@@ -21,7 +21,7 @@ import (
 // it returns when the socket is closed.
 func (s *Server) ServeSocketIO(w http.ResponseWriter, r *http.Request) {
 	if err := s.serveEngineIO(w, r); err != nil {
-		refuse(w, err)
+		s.refuse(w, err)
 	}
 }
 
@@ -63,8 +63,9 @@ type notReadyError struct{ error }
 func (e notReadyError) Error() string { return "not ready: " + e.error.Error() }
 
 // refuse answers a request that is not served.
-func refuse(w http.ResponseWriter, err error) {
+func (s *Server) refuse(w http.ResponseWriter, err error) {
 	if refusal, ok := errors.AsType[*socketio.Refusal](err); ok {
+		s.malformed.Add(1)
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(refusal.Status)
 		_, _ = w.Write(refusal.Body())
@@ -223,7 +224,9 @@ func payloadOf(frames [][]byte) []byte {
 }
 
 // postOnce implements peer.
-func (e *engine) postOnce(_ context.Context, payload []byte) error { return e.post(polling, payload) }
+func (e *engine) postOnce(ctx context.Context, payload []byte) error {
+	return e.post(ctx, polling, payload)
+}
 
 // abandon implements peer.
 func (e *engine) abandon() { e.end(hub.BadFrame, "a request was not read to its end") }
@@ -259,7 +262,7 @@ func (e *engine) read(conn *wsConn) {
 		packet, err := conn.nextPacket(e.server.cfg.MaxMessage)
 		switch {
 		case errors.Is(err, errTooLong):
-			e.tooLong()
+			e.tooLong(packet.Data)
 		case errors.Is(err, errEndless):
 			e.end(hub.BadFrame, tooLong.Message)
 		case errors.Is(err, errNoPacket):
@@ -267,7 +270,7 @@ func (e *engine) read(conn *wsConn) {
 		case err != nil:
 			e.end(hub.Gone, "")
 		default:
-			e.receive(packet)
+			e.receive(e.ctx, packet)
 		}
 		if e.ctx.Err() != nil { // what still comes is for whoever closes the connection
 			<-e.gone
@@ -278,13 +281,15 @@ func (e *engine) read(conn *wsConn) {
 
 var errNoPacket = errors.New("not a packet of Engine.IO")
 
-// nextPacket reads a message that is a packet.
+// nextPacket reads a message that is a packet; of one that is too long, the beginning.
 func (c *wsConn) nextPacket(most int) (socketio.Packet, error) {
 	binary, message, err := c.nextOfAnyKind(most)
-	if err != nil {
+	switch {
+	case errors.Is(err, errTooLong) && len(message) > 0:
+		return socketio.Packet{Data: message[1:]}, err
+	case err != nil:
 		return socketio.Packet{}, err
-	}
-	if binary {
+	case binary:
 		return socketio.Packet{Kind: socketio.Message, Data: message, Binary: true}, nil
 	}
 	p, err := socketio.ParsePacket(message)

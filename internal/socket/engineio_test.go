@@ -305,6 +305,16 @@ func TestAMessageThatIsTooLongIsRefusedOverAnyTransport(t *testing.T) {
 	})
 }
 
+func TestACallbackIsToldThatItsMessageWasTooLong(t *testing.T) {
+	each(t, transports, func(t *testing.T, over string) {
+		w := start(t)
+		p := w.joinPage(over, customer)
+		p.says(`4271["customer_message",{"x":"` + strings.Repeat("x", most) + `"}]`)
+		p.ackRefused(71, codeTooLarge, "longer")
+		p.heardNothing()
+	})
+}
+
 func TestAFarTooLongMessageEndsTheClientOverAWebSocket(t *testing.T) {
 	each(t, []int{0, 1}, func(t *testing.T, turn int) {
 		w := start(t, func(s *settings) { s.processes = 2 })

@@ -70,7 +70,7 @@ func FuzzSocketIO(f *testing.F) {
 		for text := range strings.SplitSeq(payload, "\x1e") {
 			done := func() int64 { return int64(len(publisher.all())) + interest.changes.Load() }
 			before := done()
-			err := e.post(polling, []byte(text))
+			err := e.post(context.Background(), polling, []byte(text))
 			if err != nil {
 				if reasonOf(e) == 0 {
 					t.Errorf("%q was refused with %v, and the session lives", text, err)

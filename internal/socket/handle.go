@@ -80,7 +80,7 @@ func (c *session) check(r request) (events.Event, *failure) {
 	case errors.Is(err, events.ErrUnknownChannel):
 		return e, &failure{codeInvalid, "event is " + err.Error()}
 	case errors.Is(err, events.ErrChannel):
-		return e, &failure{codeForbidden, r.event + " is not for a " + string(c.identity.Role) + " to send"}
+		return e, &failure{codeForbidden, r.event + " is not for the role " + string(c.identity.Role)}
 	case r.data == nil:
 		return e, &failure{codeInvalid, "data is missing"}
 	case errors.Is(err, auth.ErrForbidden):
@@ -153,7 +153,7 @@ func notFollowed(c subjects.Conversation) *failure {
 // client has just one dealer.
 func (c *session) parseFollow(r request) (to subjects.Conversation, refused *failure) {
 	if c.identity.Role == auth.Customer {
-		return to, &failure{codeForbidden, r.event + " is not for a customer"}
+		return to, &failure{codeForbidden, r.event + " is not for the role customer"}
 	}
 	if to, refused = parseConversation(r.data); refused != nil {
 		return to, refused

@@ -64,7 +64,7 @@ func (p *poll) answering(most time.Duration) bool {
 
 // next waits for frames that are to be sent to a client that polls over a transport.
 // Then [engine.sent] must be called. The error is a [socketio.Refusal], the engine's
-// end, which a tunnel is told, or that of ctx, which ends the engine.
+// end, which a tunnel is told, or that of ctx.
 func (e *engine) next(ctx context.Context, over transport) ([][]byte, error) {
 	if err := e.enter(ctx, over); err != nil {
 		return nil, err
@@ -214,14 +214,14 @@ func (e *engine) lastWords(over transport) ([][]byte, error) {
 	switch {
 	case over != polling:
 		return nil, e.isOver(over)
-	case e.why == hub.Gone: // the client has said so
+	case e.why == hub.Gone: // as a rule, the client has said so
 		return [][]byte{noopFrame}, nil
 	}
 	return [][]byte{closeFrame}, nil
 }
 
 // post takes packets that came over a transport.
-func (e *engine) post(over transport, payload []byte) error {
+func (e *engine) post(ctx context.Context, over transport, payload []byte) error {
 	if err := e.beginPost(over); err != nil {
 		if errors.Is(err, errTwoPosts) {
 			e.end(hub.BadFrame, err.Error())
@@ -235,7 +235,7 @@ func (e *engine) post(over transport, payload []byte) error {
 		e.end(hub.BadFrame, err.Error())
 		return e.afterPost(over)
 	}
-	e.receive(packets...)
+	e.receive(ctx, packets...)
 	return e.afterPost(over)
 }
 

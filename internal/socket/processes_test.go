@@ -105,6 +105,7 @@ type fakeMemory struct {
 	before   map[string]memorized
 	lagging  int   // how many answers of Recall will not know the last change
 	broken   error // what all methods return
+	mute     bool  // Remember does not say that it has succeeded
 	writings int   // calls of Remember that did something
 }
 
@@ -152,6 +153,9 @@ func (m *fakeMemory) Remember(_ context.Context, id string, value []byte, revisi
 	m.writings++
 	m.before[id] = m.byID[id]
 	m.byID[id] = memorized{bytes.Clone(value), m.last}
+	if m.mute {
+		return 0, errors.New("no answer")
+	}
 	return m.last, nil
 }
 

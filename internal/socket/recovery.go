@@ -1,10 +1,14 @@
 package socket
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,8 +22,8 @@ import (
 
 // Connection state recovery: a client that comes back, to whatever process, shows the
 // pid that it was given and the offset of the last event that it has had. What it has
-// missed is in the stream. What it follows is in its token, or it has said so itself:
-// only that has to be remembered.
+// missed is in the stream. What it follows is in its token, or it says so itself: of who
+// may do that it has to be remembered.
 
 // A Memory keeps what sessions follow where all processes find it.
 type Memory interface {
@@ -35,7 +39,8 @@ type Memory interface {
 	Forget(ctx context.Context, id string) error
 }
 
-// MemoryTime is how long a session is remembered after it has ended, at least half.
+// MemoryTime is how long a session is remembered after it was last written, which is
+// done anew after half of it.
 const MemoryTime = time.Hour
 
 // ErrTaken is under an error of Remember: the session goes on elsewhere.
@@ -45,8 +50,17 @@ var ErrTaken = errors.New("the session goes on in another process")
 type kept struct {
 	follows  []subjects.Conversation
 	revision uint64
+	over     bool         // it follows more than is remembered
+	unsure   []byte       // a write that may have succeeded, or not
 	written  atomic.Int64 // when, in ns since 1970; 0: never
 }
+
+// mostKept is how many conversations are remembered of a session: each write has all of
+// them. One that follows more, by its own words, is not recovered.
+const mostKept = 500
+
+// isKept reports whether it is remembered what the session follows.
+func (c *session) isKept() bool { return c.kept != nil && !c.kept.over }
 
 // old reports whether it is time to remember it anew.
 func (k *kept) old() bool {
@@ -55,27 +69,37 @@ func (k *kept) old() bool {
 
 // A comeback is what a client shows that may be recovered.
 type comeback struct {
-	id    string // of the session: the same as before, so that it does not hear itself
-	pid   string // "": it shows none, and the id is new
-	since uint64 // the last event that it has had
+	secret string // that of the session before, or a new one
+	pid    string // "": it shows none that counts
+	since  uint64 // the last event that it has had
 }
 
-// comingBack reads a pid, <id>-<nonce>-<position>, and an offset. A client that has
-// had no event since it was given the pid has none, and the position counts. What
-// cannot be read was not given out by us: the client is as new.
-func comingBack(h *auth.Handshake) comeback {
+// A pid is <secret>-<mark>-<position>. Nobody else knows the secret. The mark tells one
+// pid of a secret from another, and for which identity it was given out: who comes back
+// as somebody else, or for other chats, is new. The position is that of the stream when
+// it was given out.
+const (
+	secretLength = 26
+	nonceLength  = 4
+	printLength  = 8
+)
+
+// comingBack reads a pid and an offset. What cannot be read was not given out by us:
+// the client is as new. The offset counts if it is behind the pid's position: the
+// official client may show one from before it was given the pid, or none.
+func comingBack(h *auth.Handshake, identity auth.Identity) comeback {
 	pid := h.Get("pid")
-	id, rest, _ := strings.Cut(pid, "-")
-	_, position, ok := strings.Cut(rest, "-")
-	offset := h.Get("offset")
-	if offset == "" {
-		offset = position
+	secret, rest, _ := strings.Cut(pid, "-")
+	mark, text, _ := strings.Cut(rest, "-")
+	position, err := strconv.ParseUint(text, 10, 64)
+	offset := uint64(0)
+	if shown := h.Get("offset"); shown != "" && err == nil {
+		offset, err = strconv.ParseUint(shown, 10, 64)
 	}
-	since, err := strconv.ParseUint(offset, 10, 64)
-	if !ok || err != nil || !isSessionID(id) || len(pid) > 2*len(id) {
-		return comeback{id: newSessionID()}
+	if err != nil || len(secret) != secretLength || len(mark) != nonceLength+printLength || mark[nonceLength:] != printOf(identity) {
+		return comeback{secret: rand.Text()}
 	}
-	return comeback{id: id, pid: pid, since: since}
+	return comeback{secret: secret, pid: pid, since: max(position, offset)}
 }
 
 // newPID returns a pid that no client has had.
@@ -83,16 +107,24 @@ func (c *session) newPID(position uint64) string {
 	if !c.recoverable {
 		return ""
 	}
-	return c.hub.ID() + "-" + rand.Text()[:4] + "-" + strconv.FormatUint(position, 10)
+	return c.secret + "-" + rand.Text()[:nonceLength] + printOf(c.identity) + "-" + strconv.FormatUint(position, 10)
+}
+
+// printOf is short for an identity.
+func printOf(id auth.Identity) string {
+	return shortHash(fmt.Sprintf("%q %q %q %q", id.Role, id.Dealers, id.Groups, id.AdminID), printLength)
+}
+
+// sessionIDOf returns the id of a session with a secret. It says nothing of the secret:
+// others see it.
+func sessionIDOf(secret string) string { return shortHash(secret, secretLength) }
+
+func shortHash(text string, length int) string {
+	sum := sha256.Sum256([]byte(text))
+	return base32.StdEncoding.EncodeToString(sum[:])[:length]
 }
 
 func newSessionID() string { return rand.Text() }
-
-// isSessionID reports whether newSessionID may have returned a text.
-func isSessionID(text string) bool {
-	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-	return len(text) == 26 && strings.Trim(text, alphabet) == ""
-}
 
 // recall returns what the session follows from the start: what its client followed
 // before, if that is known for sure, or what its identity says. It is remembered as
@@ -109,8 +141,8 @@ func (c *session) recall(ctx context.Context, back comeback) (follows []subjects
 				return nil, false, err
 			}
 		}
-		if len(follows) == 0 && c.kept.revision == 0 {
-			return nil, known, nil // nothing is worth to be remembered yet
+		if len(follows) == 0 && back.pid == "" {
+			return nil, false, nil // nothing is worth to be remembered yet
 		}
 		if err = c.write(ctx, follows); !errors.Is(err, ErrTaken) {
 			break
@@ -153,18 +185,40 @@ func (c *session) write(ctx context.Context, follows []subjects.Conversation) er
 	if err != nil {
 		return err
 	}
+	if err := c.resolve(ctx); err != nil {
+		return err
+	}
 	began := time.Now()
 	revision, err := c.server.cfg.Memory.Remember(ctx, c.hub.ID(), value, c.kept.revision)
-	if err == nil {
+	switch {
+	case err == nil:
 		c.kept.follows, c.kept.revision = follows, revision
 		c.kept.written.Store(began.UnixNano())
+	case !errors.Is(err, ErrTaken):
+		c.kept.unsure = value
 	}
 	return err
 }
 
+// resolve finds out what has become of a write that has failed without a word.
+func (c *session) resolve(ctx context.Context) error {
+	if c.kept.unsure == nil {
+		return nil
+	}
+	value, revision, err := c.server.cfg.Memory.Recall(ctx, c.hub.ID())
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(value, c.kept.unsure) {
+		c.kept.revision = revision
+	} // or it was not kept; or it is another's, and the next write will tell
+	c.kept.unsure = nil
+	return nil
+}
+
 // forget is for a client that does not mean to come back.
 func (c *session) forget() {
-	if c.kept == nil || c.kept.revision == 0 {
+	if !c.isKept() || c.kept.revision == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.PublishIn)
@@ -181,7 +235,13 @@ func (c *session) join(to subjects.Conversation) (position uint64, err error) {
 	if position, err = c.server.cfg.Hub.Join(ctx, c.hub, to); err != nil {
 		return 0, err
 	}
-	if c.kept == nil || slices.Contains(c.kept.follows, to) {
+	if !c.isKept() || slices.Contains(c.kept.follows, to) {
+		return position, nil
+	}
+	if len(c.kept.follows) == mostKept {
+		c.forget()
+		c.kept.over = true
+		c.kept.written.Store(0)
 		return position, nil
 	}
 	if err := c.remember(ctx, append(slices.Clip(c.kept.follows), to)); err != nil {
@@ -193,7 +253,7 @@ func (c *session) join(to subjects.Conversation) (position uint64, err error) {
 
 // leave undoes join. It reports false if the conversation was not joined.
 func (c *session) leave(to subjects.Conversation) (joined bool, err error) {
-	if c.kept != nil {
+	if c.isKept() {
 		rest := slices.DeleteFunc(slices.Clone(c.kept.follows), func(f subjects.Conversation) bool { return f == to })
 		if len(rest) == len(c.kept.follows) {
 			return false, nil

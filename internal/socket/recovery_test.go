@@ -118,7 +118,7 @@ func TestWhatWasNotGivenOutByUsIsOfNobody(t *testing.T) {
 	} {
 		p := w.page("websocket", customer)
 		hi := p.connects(again(test.pid, test.offset))
-		if hi.PID == test.pid || !isSessionID(hi.SID) || !strings.HasPrefix(hi.PID, hi.SID+"-") || !strings.HasSuffix(hi.PID, "-7") {
+		if hi.PID == test.pid || !isSessionID(hi.SID) || strings.Contains(hi.PID, hi.SID) || !strings.HasSuffix(hi.PID, "-7") {
 			t.Errorf("%+v: got %+v", test, hi)
 		}
 		p.heardNothing()
@@ -343,5 +343,80 @@ func TestAClientThatDoesNotMeanToComeBackIsForgotten(t *testing.T) {
 	testkit.Eventually(t, "its end", func() bool { return w.processes[0].engines.count() == 0 })
 	if n, _ := w.memory.size(); n != 0 {
 		t.Errorf("%d are remembered", n)
+	}
+}
+
+// isSessionID reports whether a text looks like a session's id.
+func isSessionID(text string) bool {
+	return len(text) == secretLength && strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+}
+
+// The official client goes on to show the offset of before when it is given another pid.
+func TestAnOffsetFromBeforeThePIDDoesNotCount(t *testing.T) {
+	w := start(t)
+	w.interest.position.Store(4)
+	p := w.page("websocket", customer)
+	hi := p.connects("")
+	p.gone()
+	for seq := uint64(2); seq <= 5; seq++ {
+		w.deliver(seq, "", said("g1", fmt.Sprint(seq)))
+	}
+	w.interest.position.Store(5)
+	back := w.page("websocket", customer)
+	if now := back.connects(again(hi.PID, "1")); now != hi {
+		t.Errorf("got %+v, want %+v", now, hi)
+	}
+	back.hears(eventAt(said("g1", "5"), 5))
+}
+
+func TestWhoComesBackForOtherChatsIsNew(t *testing.T) {
+	for _, test := range [][2]string{
+		{admin + "&groupId=g1", admin + "&groupId=g1&groupId=g2"},
+		{admin + "&groupId=g1", admin},
+		{service + "&groupId=g1", service + "&groupId=g2"},
+		{customer, newcomer + "&groupId=g2"},
+		{newcomer, customer},
+	} {
+		t.Run(test[0], func(t *testing.T) {
+			w := start(t)
+			p := w.page("websocket", test[0])
+			hi := p.connects("")
+			p.gone()
+			if now := w.page("websocket", test[1]).connects(again(hi.PID, "")); now.PID == hi.PID || now.SID == hi.SID {
+				t.Errorf("got %+v, was %+v", now, hi)
+			}
+		})
+	}
+}
+
+func TestAWriteThatFailsWithoutAWordTakesNobodysSession(t *testing.T) {
+	w := start(t)
+	p, hi := w.remembering()
+	w.memory.set(func(m *fakeMemory) { m.mute = true }) // it keeps, and fails
+	p.says(`425["unfollow",{"groupId":"g1"}]`)
+	p.ackRefused(5, codeUnavailable, "")
+	w.memory.set(func(m *fakeMemory) { m.mute = false })
+	p.says(`426["follow",{"groupId":"g3"}]`)
+	p.acked(6)
+	p.gone()
+	back := w.page("websocket", admin+"&groupId=g9")
+	if now := back.connects(again(hi.PID, "")); now != hi {
+		t.Errorf("got %+v, want %+v", now, hi)
+	}
+	w.deliver(1, "", said("g3", "hi"))
+	back.hears(eventAt(said("g3", "hi"), 1))
+}
+
+func TestWhoFollowsVeryManyChatsIsNotRecovered(t *testing.T) {
+	w := start(t)
+	p := w.page("websocket", service)
+	hi := p.connects("")
+	for i := range mostKept + 1 {
+		p.says(fmt.Sprintf(`42%d["follow",{"groupId":"%d"}]`, i, i))
+		p.acked(i)
+	}
+	p.gone()
+	if now := w.page("websocket", service).connects(again(hi.PID, "")); now.PID == hi.PID {
+		t.Errorf("got %+v", now)
 	}
 }

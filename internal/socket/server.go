@@ -71,6 +71,7 @@ type Server struct {
 
 	received, refused      atomic.Uint64 // events of clients
 	carried                atomic.Uint64 // requests that came from other processes
+	malformed              atomic.Uint64 // requests that are not of Engine.IO 4
 	notReady, unauthorized atomic.Uint64 // clients that were not let in
 }
 
@@ -114,6 +115,7 @@ type Stats struct {
 	NotReady     uint64 // clients that were refused because this process is not ready
 	Unauthorized uint64 // clients that were refused because of who they are
 	Carried      uint64 // requests over Socket.IO that came by way of another process
+	Malformed    uint64 // requests over Socket.IO that the protocol, or this version of it, does not allow
 }
 
 // Stats returns the counters.
@@ -124,6 +126,7 @@ func (s *Server) Stats() Stats {
 		NotReady:     s.notReady.Load(),
 		Unauthorized: s.unauthorized.Load(),
 		Carried:      s.carried.Load(),
+		Malformed:    s.malformed.Load(),
 	}
 }
 

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 
@@ -83,7 +84,18 @@ func (e *engine) otherNamespace(p *socketio.SocketPacket) error {
 	if p.Type != socketio.TypeConnect {
 		return errors.New("the namespace is not connected")
 	}
-	e.send(connectError(p.Namespace, "Invalid namespace", nil))
+	return e.refuseConnect(p.Namespace, "Invalid namespace", nil)
+}
+
+// mostRefused is how many times a client may try to connect in vain: the answers wait
+// until it reads them.
+const mostRefused = 20
+
+func (e *engine) refuseConnect(namespace, why string, data *failure) error {
+	if e.refused++; e.refused > mostRefused {
+		return errors.New("CONNECT was refused too often")
+	}
+	e.send(connectError(namespace, why, data))
 	return nil
 }
 
@@ -103,13 +115,11 @@ func (c *session) event(p *socketio.SocketPacket) error {
 		return err
 	}
 	r := request{event: name, reply: replyTo(p)}
-	if len(args) > 0 {
-		r.data = args[0]
-	}
-	if len(args) > 1 {
-		c.refuse(r, &failure{codeInvalid, "an event has one argument"})
+	if len(args) != 1 {
+		c.refuse(r, &failure{codeInvalid, "data is missing: an event has one argument"})
 		return nil
 	}
+	r.data = args[0]
 	c.handle(r)
 	return nil
 }
@@ -151,13 +161,12 @@ func (e *engine) connect(data json.RawMessage) error {
 	if err != nil {
 		e.server.unauthorized.Add(1)
 		e.server.cfg.Log.Debug("client refused", "reason", err)
-		e.send(connectError("/", err.Error(), &failure{Code: codeUnauthorized}))
-		return nil
+		return e.refuseConnect("/", err.Error(), &failure{Code: codeUnauthorized})
 	}
 	recoverable := handshake.Get("recovery") != "0"
-	back := comeback{id: newSessionID()}
+	back := comeback{secret: rand.Text()}
 	if recoverable {
-		back = comingBack(handshake)
+		back = comingBack(handshake, identity)
 	}
 	c := e.newSession(identity, back, recoverable)
 	if !e.adopt(c) || e.server.cfg.Hub.Register(c.hub) != nil {
@@ -180,6 +189,9 @@ func (e *engine) identify(data json.RawMessage) (*auth.Handshake, auth.Identity,
 	if err != nil {
 		return nil, auth.Identity{}, err
 	}
+	if recovery := handshake.Get("recovery"); recovery != "" && recovery != "0" && recovery != "1" {
+		return nil, auth.Identity{}, errors.New("recovery must be 0 or 1")
+	}
 	if handshake.Get("role") == "" {
 		// A page of the old kind says nothing of itself. It is a chatbot's.
 		handshake.Names["role"] = []string{string(auth.Service)}
@@ -195,8 +207,8 @@ func (e *engine) newSession(identity auth.Identity, back comeback, recoverable b
 	if !recoverable {
 		protocol = hub.SocketIOBare
 	}
-	c := e.server.newSession(identity, hub.SessionConfig{ID: back.id, Protocol: protocol, Wake: e.wake, Close: e.ended})
-	c.recoverable = recoverable
+	c := e.server.newSession(identity, hub.SessionConfig{ID: sessionIDOf(back.secret), Protocol: protocol, Wake: e.wake, Close: e.ended})
+	c.secret, c.recoverable = back.secret, recoverable
 	if recoverable && identity.FollowsMore() {
 		c.kept = new(kept)
 	}
@@ -240,13 +252,14 @@ func (e *engine) disconnect(c *session) {
 	e.end(hub.Gone, "")
 }
 
-// tooLong answers a message that was longer than is taken.
-func (e *engine) tooLong() {
-	if c := e.connected(); c != nil {
-		c.answer(eventFrame(eventError, encodeJSON(tooLong)))
+// tooLong answers a message that was longer than is taken, by its beginning.
+func (e *engine) tooLong(beginning []byte) {
+	c := e.connected()
+	if c == nil {
+		e.end(hub.BadFrame, tooLong.Message)
 		return
 	}
-	e.end(hub.BadFrame, tooLong.Message)
+	c.answer(replyTo(socketio.Beginning(beginning))(nil, tooLong))
 }
 
 // refresh keeps what is remembered of a session that lives on.

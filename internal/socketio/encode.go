@@ -79,7 +79,3 @@ func AppendConnectError(dst []byte, namespace, message string, data []byte) []by
 	}
 	return append(dst, '}')
 }
-
-// AppendDisconnect appends the end of the client's connection to the main
-// namespace: 41
-func AppendDisconnect(dst []byte) []byte { return append(dst, `41`...) }

@@ -61,7 +61,6 @@ func TestNoTextEndsAPacket(t *testing.T) {
 			AppendConnect(nil, s, s),
 			AppendConnectError(nil, "", s, []byte(`{}`)),
 			AppendAck(nil, 1, nil),
-			AppendDisconnect(nil),
 		}
 		body := AppendPayload(nil, packets...)
 		got, err := ParsePayload(body)
@@ -80,7 +79,6 @@ func TestPacketsAreAppendedToWhatIsThere(t *testing.T) {
 		`40{"sid":"a"}`:           AppendConnect([]byte(before), "a", ""),
 		`44/b,{"message":"a"}`:    AppendConnectError([]byte(before), "/b", "a", nil),
 		`44{"message":"a\u0000"}`: AppendConnectError([]byte(before), "/", "a\x00", nil),
-		`41`:                      AppendDisconnect([]byte(before)),
 	} {
 		if string(appended) != before+name {
 			t.Errorf("%q, want %q", appended, before+name)

@@ -158,7 +158,6 @@ func sent() map[string][]byte {
 		"connect error":                    AppendConnectError(nil, "/", "Not authorized", []byte(`{"code":1}`)),
 		"connect error without data":       AppendConnectError(nil, "", `say "why"`, nil),
 		"connect error of a namespace":     AppendConnectError(nil, "/admin", "Invalid namespace", nil),
-		"disconnect":                       AppendDisconnect(nil),
 	}
 }
 

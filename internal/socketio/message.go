@@ -237,3 +237,17 @@ func (p *SocketPacket) Event() (name string, args []json.RawMessage, err error) 
 	elements := splitArray(p.Data)
 	return string(unquote(elements[0])), elements[1:], nil
 }
+
+// Beginning returns what the beginning of an event's packet says of it, for an answer to
+// one that was not read to its end: its id, if it asks for an ack.
+func Beginning(text []byte) *SocketPacket {
+	p := &SocketPacket{Namespace: mainNamespace}
+	if len(text) == 0 || Type(text[0]) != TypeEvent {
+		return p
+	}
+	p.Type = TypeEvent
+	if rest, err := p.takeID(text[1:]); err != nil || len(rest) == 0 {
+		p.HasID = false // or it is not known where it ends
+	}
+	return p
+}

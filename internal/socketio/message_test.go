@@ -195,3 +195,18 @@ func TestAnErrorDoesNotQuoteTheClient(t *testing.T) {
 		}
 	}
 }
+
+func TestTheBeginningOfAnEventTellsItsID(t *testing.T) {
+	for text, want := range map[string]int{
+		`27["a"`: 7, `2123["`: 123, `2["a"`: -1, `212`: -1, `2`: -1, ``: -1, `37["a"]`: -1, `0{"a`: -1,
+		`299999999999999999999["a"`: -1, `2/admin,7["a"`: -1,
+	} {
+		got := -1
+		if p := Beginning([]byte(text)); p.HasID {
+			got = int(p.ID)
+		}
+		if got != want {
+			t.Errorf("%s: id %d, want %d", text, got, want)
+		}
+	}
+}

@@ -97,6 +97,25 @@ func TestWithoutAuthEveryoneIsRefused(t *testing.T) {
 }
 
 // A drain tells each client to come back, and the process ends clean.
+// A load balancer has time to notice that no new socket is to come.
+func TestBeforeADrainAProcessIsNotReadyForAWhile(t *testing.T) {
+	nats := startNATS(t)
+	router := startServer(t, "router", "--nats-url", nats.url, "--auth", "none", "--drain-delay", "1h", "--drain-time", "0s").ready()
+	old := dial(t, router, as("role", "customer", "dealerId", "d1", "groupId", "g1"))
+	router.signal(syscall.SIGTERM)
+	testkit.Eventually(t, "it to be not ready", func() bool {
+		status, _ := get(t, "http://"+router.public+"/readyz")
+		return status == http.StatusServiceUnavailable
+	})
+	young := dial(t, router, as("role", "admin", "dealerId", "d1"))
+	old.send("customer_message", `{"type":"UPDATE_MSG","dealerId":"d1","groupId":"g1","user":"customer","message":"still here"}`)
+	young.wants("customer_message", `{"type":"UPDATE_MSG","dealerId":"d1","groupId":"g1","user":"customer","message":"still here","muted":false,"unread":0}`)
+	router.signal(syscall.SIGTERM)
+	if code := router.exitCode(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 func TestSIGTERMClosesSocketsWithAHintAndEndsClean(t *testing.T) {
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGUSR2, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
