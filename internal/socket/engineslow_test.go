@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -123,4 +124,27 @@ func TestWhatAPollHasLeftComesOverTheWebSocket(t *testing.T) {
 		}
 		p.heardNothing()
 	})
+}
+
+// The official client for Python takes no more.
+func TestAPayloadHasFewPackets(t *testing.T) {
+	w := start(t)
+	p := w.joinPage("polling", customer)
+	const events = 100
+	for seq := uint64(1); seq <= events; seq++ {
+		w.deliver(seq, "", said("g1", fmt.Sprint(seq)))
+	}
+	for seq := uint64(1); seq <= events; {
+		a, err := p.get()
+		p.must(err)
+		if n := len(a.packets()); n > 16 {
+			t.Errorf("%d packets in one payload", n)
+		}
+		for _, packet := range a.packets() {
+			if packet != eventAt(said("g1", fmt.Sprint(seq)), seq) {
+				t.Fatalf("got %s, want event %d", packet, seq)
+			}
+			seq++
+		}
+	}
 }

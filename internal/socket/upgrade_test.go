@@ -270,3 +270,24 @@ func TestBytesGoThroughATunnel(t *testing.T) {
 	p.refused(codeTooLarge, "longer")
 	p.heardNothing()
 }
+
+// The end comes while the tunnel does not ask for anything.
+func TestATunnelIsToldAfterwardsWhyTheSessionHasEnded(t *testing.T) {
+	w := start(t, func(s *settings) { s.processes = 2 })
+	p := w.joinPage("polling", customer)
+	p.turns = always(1)
+	p.changes()
+	p.heardNothing()
+	asks, go1 := make(chan struct{}, 1), make(chan struct{})
+	w.carrier.set(func(c *fakeCarrier) {
+		c.before = on(doPull, func(context.Context) error { asks <- struct{}{}; <-go1; return nil })
+	})
+	w.deliver(1, "", said("g1", "hi"))
+	p.hears(eventAt(said("g1", "hi"), 1))
+	<-asks
+	e := w.processes[0].engines.all()[0]
+	w.drain()
+	close(go1)
+	p.isClosed(hub.Drained)
+	<-e.gone
+}
