@@ -204,6 +204,9 @@ func (e *engine) writeBatch(batch [][]byte) bool {
 		e.conn.under.Close() // after part of a frame there is no place for a close frame
 		return false
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.beat.out = !e.beat.due
 	return true
 }
 
@@ -334,6 +337,7 @@ type heartbeat struct {
 	timer    *time.Timer
 	asked    bool      // and not answered yet
 	due      bool      // the question is still to be sent
+	out      bool      // it has been written to the WebSocket
 	heard    uint64    // how often something came from the client
 	heardAt  uint64    // that, when the client was asked
 	sent     time.Time // when the question was taken to be sent
@@ -357,7 +361,7 @@ func (e *engine) askOrWait() bool {
 	case e.why != 0:
 		return true
 	case !b.asked:
-		b.asked, b.due = true, true
+		b.asked, b.due, b.out = true, true, false
 		e.signal()
 		if e.session != nil && e.session.kept.old() {
 			e.tasks.Go(e.refresh)
@@ -374,8 +378,9 @@ func (e *engine) askOrWait() bool {
 // may wait behind what it said; or the question waits behind what is being written,
 // which has a deadline of its own, or did until now. e.mu is held.
 func (e *engine) busy() bool {
-	late := time.Since(e.beat.sent) < e.server.cfg.PingAnswerIn/2
-	return e.beat.handling || e.heard() != e.beat.heardAt || e.writing || late || e.poll.answering(e.server.cfg.WriteIn)
+	b := &e.beat
+	late := time.Since(b.sent) < e.server.cfg.PingAnswerIn/2 || e.writing && !b.out || e.poll.answering(e.server.cfg.WriteIn)
+	return late || b.handling || e.heard() != b.heardAt
 }
 
 func (e *engine) heard() uint64 {
