@@ -195,11 +195,11 @@ func (s *Session) pushed(seq uint64) { s.last, s.most = seq, max(s.most, seq) }
 // offset returns what a client that shows the offset of the last event it has had is
 // to be given with an event: that of a late one would have others come twice.
 func (s *Session) offset(seq uint64) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.protocol != SocketIO {
 		return seq
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return max(s.most, seq)
 }
 

@@ -103,10 +103,10 @@ func (e *engine) carried(ctx context.Context, v *envelope) (body []byte, err err
 		body, _, err = e.pollOnce(ctx)
 	case doSent:
 		if v.Failed {
-			err = errNotSent
+			e.sent(errNotSent)
+		} else {
+			e.sent(nil)
 		}
-		e.sent(err)
-		err = nil
 	case doRelease:
 		e.free()
 	case doPost:
@@ -187,28 +187,28 @@ func (r *remote) soon(v envelope) error {
 	return err
 }
 
-// waiting bounds a poll: before that, a ping comes.
-func (s *Server) waiting(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, s.cfg.PingEvery+s.cfg.PingAnswerIn+s.cfg.WriteIn)
+// inTime has the engine do what may take as long as a poll: before the bound, a ping
+// comes.
+func (r *remote) inTime(ctx context.Context, v envelope) ([]byte, error) {
+	cfg := &r.server.cfg
+	ctx, cancel := context.WithTimeout(ctx, cfg.PingEvery+cfg.PingAnswerIn+cfg.WriteIn)
+	defer cancel()
+	return r.carry(ctx, v)
 }
 
 // pollOnce implements peer.
 func (r *remote) pollOnce(ctx context.Context) ([]byte, func(error), error) {
-	ctx, cancel := r.server.waiting(ctx)
-	defer cancel()
 	if !r.server.guests.enter(r) {
 		return unframed(noopFrame), func(error) {}, nil // this process drains: another one will serve the next
 	}
 	defer r.server.guests.leave(r)
-	payload, err := r.carry(ctx, envelope{Do: doPoll})
+	payload, err := r.inTime(ctx, envelope{Do: doPoll})
 	return payload, func(err error) { _ = r.soon(envelope{Do: doSent, Failed: err != nil}) }, err
 }
 
 // postOnce implements peer.
 func (r *remote) postOnce(ctx context.Context, payload []byte) error {
-	ctx, cancel := r.server.waiting(ctx)
-	defer cancel()
-	_, err := r.carry(ctx, envelope{Do: doPost, body: payload})
+	_, err := r.inTime(ctx, envelope{Do: doPost, body: payload})
 	return err
 }
 
@@ -260,7 +260,7 @@ func (t *tunnel) run() {
 // pull writes what the engine has for the client.
 func (t *tunnel) pull(ctx context.Context) {
 	for {
-		frames, err := t.pullOnce(ctx)
+		frames, err := t.inTime(ctx, envelope{Do: doPull, Tunnel: t.name})
 		if err == nil {
 			err = t.conn.writeFrames([][]byte{frames})
 		}
@@ -271,30 +271,18 @@ func (t *tunnel) pull(ctx context.Context) {
 	}
 }
 
-func (t *tunnel) pullOnce(ctx context.Context) ([]byte, error) {
-	ctx, cancel := t.server.waiting(ctx)
-	defer cancel()
-	return t.carry(ctx, envelope{Do: doPull, Tunnel: t.name})
-}
-
 // push hands what the client sends to the engine, one packet after the other.
 func (t *tunnel) push(ctx context.Context) {
 	for {
 		v, err := t.nextPush()
 		if err == nil {
-			_, err = t.carryInTime(ctx, v)
+			_, err = t.inTime(ctx, v)
 		}
 		if err != nil {
 			t.closeFor(err)
 			return
 		}
 	}
-}
-
-func (t *tunnel) carryInTime(ctx context.Context, v envelope) ([]byte, error) {
-	ctx, cancel := t.server.waiting(ctx)
-	defer cancel()
-	return t.carry(ctx, v)
 }
 
 // nextPush reads a message that is to be pushed.

@@ -52,12 +52,11 @@ var (
 // next reads a text message of at most so many bytes. After errTooLong it can be
 // called again.
 func (c *wsConn) next(most int) ([]byte, error) {
-	kind, r, err := c.Reader(context.Background())
-	if err != nil {
+	kind, r, err := c.begin()
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	c.heard.Add(1)
-	if kind != websocket.MessageText {
+	case kind != websocket.MessageText:
 		return nil, errBinary
 	}
 	return readUpTo(r, most)
@@ -65,13 +64,21 @@ func (c *wsConn) next(most int) ([]byte, error) {
 
 // nextOfAnyKind is next for text and bytes.
 func (c *wsConn) nextOfAnyKind(most int) (binary bool, message []byte, err error) {
-	kind, r, err := c.Reader(context.Background())
+	kind, r, err := c.begin()
 	if err != nil {
 		return false, nil, err
 	}
-	c.heard.Add(1)
 	message, err = readUpTo(r, most)
 	return kind == websocket.MessageBinary, message, err
+}
+
+// begin waits for a message.
+func (c *wsConn) begin() (websocket.MessageType, io.Reader, error) {
+	kind, r, err := c.Reader(context.Background())
+	if err == nil {
+		c.heard.Add(1)
+	}
+	return kind, r, err
 }
 
 // readUpTo returns of a message that is too long its beginning.

@@ -48,7 +48,6 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request) error {
 		return socketio.BadMethod
 	}
 	if err := s.cfg.Ready(); err != nil {
-		s.notReady.Add(1)
 		return notReadyError{err}
 	}
 	if over == webSocket {
@@ -74,6 +73,9 @@ func (s *Server) refuse(w http.ResponseWriter, err error) {
 	if errors.Is(err, errTooLong) {
 		http.Error(w, tooLong.Message, http.StatusRequestEntityTooLarge)
 		return
+	}
+	if _, ok := errors.AsType[notReadyError](err); ok {
+		s.notReady.Add(1)
 	}
 	w.Header().Set("Retry-After", "1")
 	http.Error(w, err.Error(), http.StatusServiceUnavailable)

@@ -60,13 +60,6 @@ func (es *engines) all() []*engine {
 	return slices.Collect(maps.Values(es.byID))
 }
 
-// count returns how many engines there are.
-func (es *engines) count() int {
-	es.mu.Lock()
-	defer es.mu.Unlock()
-	return len(es.byID)
-}
-
 // Name returns the process's name, for a [Carrier].
 func (s *Server) Name() string { return s.name }
 

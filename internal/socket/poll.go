@@ -121,7 +121,7 @@ func (e *engine) tryEnter(over transport) (answered <-chan struct{}, err error) 
 	p := &e.poll
 	switch {
 	case e.why != 0:
-		return nil, e.isOver(over)
+		return nil, e.endAnswer(over)
 	case e.over != over:
 		return nil, socketio.BadRequest
 	case p.state == waiting:
@@ -213,7 +213,7 @@ func (e *engine) lastWords(over transport) ([][]byte, error) {
 	defer e.mu.Unlock()
 	switch {
 	case over != polling:
-		return nil, e.isOver(over)
+		return nil, e.endAnswer(over)
 	case e.why == hub.Gone: // as a rule, the client has said so
 		return [][]byte{noopFrame}, nil
 	}
@@ -249,11 +249,11 @@ func (e *engine) afterPost(over transport) error {
 	case over == polling:
 		return socketio.BadRequest
 	}
-	return e.isOver(over)
+	return e.endAnswer(over)
 }
 
-// isOver answers a request that comes after the end. e.mu is held.
-func (e *engine) isOver(over transport) error {
+// endAnswer is what a request gets that comes after the end; a tunnel is told why. e.mu is held.
+func (e *engine) endAnswer(over transport) error {
 	if over != e.over || e.told == nil {
 		return socketio.UnknownSession
 	}
@@ -269,7 +269,7 @@ func (e *engine) beginPost(over transport) error {
 	defer e.mu.Unlock()
 	switch {
 	case e.why != 0:
-		return e.isOver(over)
+		return e.endAnswer(over)
 	case e.over != over:
 		return socketio.BadRequest
 	case e.poll.posting:

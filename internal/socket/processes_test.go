@@ -243,3 +243,10 @@ func (l *pipeListener) Close() error {
 func (l *pipeListener) Addr() net.Addr  { return l }
 func (l *pipeListener) Network() string { return "pipe" }
 func (l *pipeListener) String() string  { return l.name }
+
+// count returns how many engines there are.
+func (es *engines) count() int {
+	es.mu.Lock()
+	defer es.mu.Unlock()
+	return len(es.byID)
+}

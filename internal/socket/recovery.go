@@ -104,7 +104,7 @@ func comingBack(h *auth.Handshake, identity auth.Identity) comeback {
 
 // newPID returns a pid that no client has had.
 func (c *session) newPID(position uint64) string {
-	if !c.recoverable {
+	if c.secret == "" {
 		return ""
 	}
 	return c.secret + "-" + rand.Text()[:nonceLength] + printOf(c.identity) + "-" + strconv.FormatUint(position, 10)
@@ -130,19 +130,19 @@ func newSessionID() string { return rand.Text() }
 // before, if that is known for sure, or what its identity says. It is remembered as
 // this process's from now on.
 func (c *session) recall(ctx context.Context, back comeback) (follows []subjects.Conversation, known bool, err error) {
-	follows = c.identity.FollowsFirst()
-	if c.kept == nil {
-		return follows, true, nil
+	first := c.identity.FollowsFirst()
+	switch {
+	case c.kept == nil:
+		return first, true, nil
+	case back.pid == "" && len(first) == 0:
+		return nil, false, nil // nothing is worth to be remembered yet
+	case back.pid == "":
+		return first, false, c.write(ctx, first)
 	}
 	const tries = 3 // what was recalled may have been of a replica that lags
 	for range tries {
-		if back.pid != "" {
-			if follows, known, err = c.recallKept(ctx); err != nil {
-				return nil, false, err
-			}
-		}
-		if len(follows) == 0 && back.pid == "" {
-			return nil, false, nil // nothing is worth to be remembered yet
+		if follows, known, err = c.recallKept(ctx, first); err != nil {
+			return nil, false, err
 		}
 		if err = c.write(ctx, follows); !errors.Is(err, ErrTaken) {
 			break
@@ -151,9 +151,9 @@ func (c *session) recall(ctx context.Context, back comeback) (follows []subjects
 	return follows, known, err
 }
 
-// recallKept returns what is remembered, if the client still may follow it.
-func (c *session) recallKept(ctx context.Context) (follows []subjects.Conversation, known bool, err error) {
-	first := c.identity.FollowsFirst()
+// recallKept returns what is remembered, if the client still may follow it, or else
+// what it follows first.
+func (c *session) recallKept(ctx context.Context, first []subjects.Conversation) (follows []subjects.Conversation, known bool, err error) {
 	value, revision, err := c.server.cfg.Memory.Recall(ctx, c.hub.ID())
 	if err != nil || value == nil {
 		return first, false, err

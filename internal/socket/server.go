@@ -134,10 +134,7 @@ func (s *Server) Stats() Stats {
 // closed.
 func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 	if err := s.cfg.Ready(); err != nil {
-		s.notReady.Add(1)
-		// Before the upgrade, so that a load balancer can try another process.
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
+		s.refuse(w, notReadyError{err}) // before the upgrade
 		return
 	}
 	handshake := auth.HandshakeOf(r)

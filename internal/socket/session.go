@@ -17,9 +17,8 @@ type session struct {
 	ctx      context.Context // ends with the session, before its socket does
 	stop     context.CancelFunc
 
-	secret      string // of its pid
-	recoverable bool   // it has a pid
-	kept        *kept  // nil: what it follows need not be remembered
+	secret string // of its pid; "": it has none, and is not recovered
+	kept   *kept  // nil: what it follows need not be remembered
 }
 
 // newSession returns a session. The audience is the identity's.

@@ -84,18 +84,18 @@ func (e *engine) otherNamespace(p *socketio.SocketPacket) error {
 	if p.Type != socketio.TypeConnect {
 		return errors.New("the namespace is not connected")
 	}
-	return e.refuseConnect(p.Namespace, "Invalid namespace", nil)
+	return e.refuseConnect(p.Namespace, "Invalid namespace", "")
 }
 
 // mostRefused is how many times a client may try to connect in vain: the answers wait
 // until it reads them.
 const mostRefused = 20
 
-func (e *engine) refuseConnect(namespace, why string, data *failure) error {
+func (e *engine) refuseConnect(namespace, why, code string) error {
 	if e.refused++; e.refused > mostRefused {
 		return errors.New("CONNECT was refused too often")
 	}
-	e.send(connectError(namespace, why, data))
+	e.send(connectError(namespace, why, code))
 	return nil
 }
 
@@ -144,14 +144,12 @@ type outcome struct {
 	Error *failure `json:"error,omitempty"`
 }
 
-func connectError(namespace, message string, data *failure) []byte {
-	var encoded []byte
-	if data != nil {
-		encoded = encodeJSON(struct {
-			Code string `json:"code"`
-		}{data.Code})
+func connectError(namespace, message, code string) []byte {
+	var data []byte
+	if code != "" {
+		data = encodeJSON(map[string]string{"code": code})
 	}
-	return withHeader(socketio.AppendConnectError(make([]byte, headerRoom), namespace, message, encoded))
+	return withHeader(socketio.AppendConnectError(make([]byte, headerRoom), namespace, message, data))
 }
 
 // connect makes the engine's session. A client that is not let in is told why, and
@@ -161,7 +159,7 @@ func (e *engine) connect(data json.RawMessage) error {
 	if err != nil {
 		e.server.unauthorized.Add(1)
 		e.server.cfg.Log.Debug("client refused", "reason", err)
-		return e.refuseConnect("/", err.Error(), &failure{Code: codeUnauthorized})
+		return e.refuseConnect("/", err.Error(), codeUnauthorized)
 	}
 	recoverable := handshake.Get("recovery") != "0"
 	back := comeback{secret: rand.Text()}
@@ -208,8 +206,11 @@ func (e *engine) newSession(identity auth.Identity, back comeback, recoverable b
 		protocol = hub.SocketIOBare
 	}
 	c := e.server.newSession(identity, hub.SessionConfig{ID: sessionIDOf(back.secret), Protocol: protocol, Wake: e.wake, Close: e.ended})
-	c.secret, c.recoverable = back.secret, recoverable
-	if recoverable && identity.FollowsMore() {
+	if !recoverable {
+		return c
+	}
+	c.secret = back.secret
+	if identity.FollowsMore() {
 		c.kept = new(kept)
 	}
 	return c
