@@ -37,8 +37,10 @@ func (t *tail) conversation() subjects.Conversation {
 func (t *tail) run(life process.Life, log *slog.Logger, out io.Writer) error {
 	b, err := broker.New(broker.Config{
 		URL: t.NATSURL, Name: "telle-tail", Log: log,
-		Deliver: func(ev broker.LiveEvent) {
-			fmt.Fprintf(out, "%d %s %s\n", ev.Seq, subjects.ChatOf(ev.Subject), printable(ev.Payload))
+		Deliver: func(evs ...broker.LiveEvent) {
+			for _, ev := range evs {
+				fmt.Fprintf(out, "%d %s %s\n", ev.Seq, subjects.ChatOf(ev.Subject), printable(ev.Payload))
+			}
 		},
 	})
 	if err != nil {

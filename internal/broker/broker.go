@@ -48,9 +48,10 @@ type Config struct {
 	// have been delivered, or never will be.
 	Reached func(position uint64)
 
-	// Deliver gets every live event of the followed subjects, one after the
-	// other, in the order in which the stream stored them.
-	Deliver func(LiveEvent)
+	// Deliver gets every live event of the followed subjects, in the order in which
+	// the stream stored them: those together that have arrived together. The slice is
+	// the caller's.
+	Deliver func(...LiveEvent)
 }
 
 // A Broker is one connection to NATS, which never gives up. Its methods are safe

@@ -247,10 +247,10 @@ type heard struct {
 	events []LiveEvent
 }
 
-func (h *heard) deliver(ev LiveEvent) {
+func (h *heard) deliver(evs ...LiveEvent) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.events = append(h.events, ev)
+	h.events = append(h.events, evs...)
 }
 
 func (h *heard) all() []LiveEvent {

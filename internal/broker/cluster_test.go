@@ -46,10 +46,12 @@ type chain struct {
 	events map[string][]LiveEvent
 }
 
-func (c *chain) add(ev LiveEvent) {
+func (c *chain) add(evs ...LiveEvent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.events[ev.Subject] = append(c.events[ev.Subject], ev)
+	for _, ev := range evs {
+		c.events[ev.Subject] = append(c.events[ev.Subject], ev)
+	}
 }
 
 func (c *chain) forget(subject string) {

@@ -31,11 +31,13 @@ const liveBuffer = 1 << 16
 // per subject, and what one stream stored is delivered in one order.
 type live struct {
 	nc       *nats.Conn
-	deliver  func(LiveEvent)
+	deliver  func(...LiveEvent)
 	reached  func(position uint64)
 	replaced func()
 	epoch    atomic.Uint64  // how often the stream was replaced
 	arrived  chan *nats.Msg // a message without a subject is a mark
+
+	together []LiveEvent // that have arrived and are not delivered; owned by run
 
 	delivered, ignored atomic.Uint64
 
@@ -48,7 +50,7 @@ type interest struct {
 	followers int
 }
 
-func newLive(nc *nats.Conn, deliver func(LiveEvent), reached func(uint64), replaced func()) *live {
+func newLive(nc *nats.Conn, deliver func(...LiveEvent), reached func(uint64), replaced func()) *live {
 	return &live{
 		nc:       nc,
 		deliver:  deliver,
@@ -123,7 +125,33 @@ func (l *live) run(ctx context.Context) {
 			return
 		case m := <-l.arrived:
 			l.arrive(m)
+			l.arriveWith()
+			l.deliverAll()
 		}
+	}
+}
+
+// mostTogether is how many events may be delivered together.
+const mostTogether = 256
+
+// arriveWith takes what has arrived by now, too: whoever has many events to deliver has
+// less to do for each.
+func (l *live) arriveWith() {
+	for len(l.together) < mostTogether {
+		select {
+		case m := <-l.arrived:
+			l.arrive(m)
+		default:
+			return
+		}
+	}
+}
+
+func (l *live) deliverAll() {
+	if len(l.together) > 0 {
+		l.deliver(l.together...)
+		clear(l.together)
+		l.together = l.together[:0]
 	}
 }
 
@@ -149,6 +177,7 @@ func (l *live) keepsUp() bool { return len(l.arrived) < cap(l.arrived)/2 }
 
 func (l *live) arrive(m *nats.Msg) {
 	if m.Subject == "" {
+		l.deliverAll()
 		l.marked(m.Data)
 		return
 	}
@@ -159,7 +188,7 @@ func (l *live) arrive(m *nats.Msg) {
 		return
 	}
 	l.delivered.Add(1)
-	l.deliver(LiveEvent{
+	l.together = append(l.together, LiveEvent{
 		Subject: m.Subject,
 		Seq:     seq,
 		Prev:    prev,

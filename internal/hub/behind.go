@@ -22,6 +22,7 @@ type behind struct {
 	why    cause
 	since  time.Time
 	missed uint64      // it reads at least through here
+	noted  uint64      // the last event that was kept aside, or could have been
 	asked  bool        // the catch-up has it in hand
 	moved  bool        // it follows something else than when the round began
 	resume *resumption // nil, or not answered yet
@@ -91,7 +92,7 @@ func (s *Session) follows(fresh []*seat) {
 		base = max(base, b.missed)
 	}
 	for _, seat := range fresh {
-		seat.base = base
+		seat.startAfter(base)
 		seat.sent = sent{from: base, last: base}
 	}
 }
@@ -133,20 +134,27 @@ func (s *Session) catchUp() {
 	}
 }
 
-// note keeps an event that came live aside, within the queue's bound.
-func (b *behind) note(seq uint64, frame []byte, bound int) {
-	if n := len(b.tail); n > 0 && b.tail[n-1].seq == seq {
-		return // it is in two of the topics that the session follows
+// note keeps events that came live aside, within the queue's bound.
+func (b *behind) note(seqs []uint64, f *encoded, bound int) {
+	last := seqs[len(seqs)-1]
+	if last == b.noted {
+		return // they are in two of the topics that the session follows
 	}
-	b.missed = max(b.missed, seq)
-	if !b.keeping {
+	b.noted, b.missed = last, max(b.missed, last)
+	for i := range seqs {
+		b.keep(queued{seqs[i], f.at(i)}, bound)
+	}
+}
+
+func (b *behind) keep(q queued, bound int) {
+	if !b.keeping || len(q.frame) == 0 {
 		return
 	}
-	if b.bytes += len(frame); b.bytes > bound {
+	if b.bytes += len(q.frame); b.bytes > bound {
 		b.dropTail()
 		return
 	}
-	b.tail = append(b.tail, queued{seq, frame})
+	b.tail = append(b.tail, q)
 }
 
 func (b *behind) dropTail() { b.keeping, b.tail, b.bytes = false, nil, 0 }

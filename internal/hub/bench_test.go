@@ -42,6 +42,7 @@ func benchmarkDeliver(b *testing.B, groups, sessions, gather int) {
 	}
 	b.ReportAllocs()
 	seq := uint64(0)
+	var taken [][]byte
 	for b.Loop() {
 		for range gather {
 			for g := range evs {
@@ -51,7 +52,7 @@ func benchmarkDeliver(b *testing.B, groups, sessions, gather int) {
 			}
 		}
 		for _, s := range all {
-			for s.Take() != nil {
+			for taken = s.TakeTo(taken[:0]); len(taken) > 0; taken = s.TakeTo(taken[:0]) {
 			}
 		}
 	}

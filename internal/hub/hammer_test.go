@@ -139,7 +139,9 @@ func (s *storm) blow(halfway func()) {
 		r := rand.New(rand.NewPCG(rand.Uint64(), 3))
 		for last := false; !last; {
 			last = s.calm.Load() // read first: what arrives then is the rest
-			s.deliverSome(r)
+			if last || r.IntN(3) > 0 { // else let some come together
+				s.deliverSome(r)
+			}
 			runtime.Gosched()
 		}
 	})
@@ -166,11 +168,9 @@ func (s *storm) blow(halfway func()) {
 // deliverSome delivers what has arrived, and loses some of it.
 func (s *storm) deliverSome(r *rand.Rand) {
 	reached := s.stream.position() // read first: what comes later is not in it
-	for _, ev := range s.stream.arrivals() {
-		if s.loses == 0 || r.IntN(s.loses) > 0 {
-			s.hub.Deliver(ev)
-		}
-	}
+	s.hub.Deliver(slices.DeleteFunc(s.stream.arrivals(), func(StoredEvent) bool {
+		return s.loses > 0 && r.IntN(s.loses) == 0
+	})...)
 	s.hub.Reached(reached)
 }
 
@@ -298,13 +298,14 @@ func (l *life) write() {
 func (l *life) see(frames [][]byte) {
 	l.seeing.Lock()
 	defer l.seeing.Unlock()
-	for _, f := range frames {
-		f := string(f)
-		l.frames = append(l.frames, f)
-		if !isNoEvent(f) {
-			seq := sequences(l.t, []string{f})[0]
-			c := l.chatOf(seq)
-			l.seen[c] = append(l.seen[c], seq)
+	for _, piece := range frames {
+		for _, f := range apart(piece) {
+			l.frames = append(l.frames, f)
+			if !isNoEvent(f) {
+				seq := sequences(l.t, []string{f})[0]
+				c := l.chatOf(seq)
+				l.seen[c] = append(l.seen[c], seq)
+			}
 		}
 	}
 }

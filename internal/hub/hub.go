@@ -74,8 +74,9 @@ const (
 	protocols
 )
 
-// An Encoder makes the bytes that a socket is sent.
-type Encoder func(f events.Frame, seq uint64) []byte
+// An Encoder appends the bytes that a socket is sent. It must be such that those of
+// several frames can be written as one.
+type Encoder func(dst []byte, f events.Frame, seq uint64) []byte
 
 // Notices are what sockets are told beside events.
 type Notices struct {
@@ -105,6 +106,7 @@ type Hub struct {
 
 	// Owned by the goroutine that calls Deliver.
 	subject []byte // scratch
+	burst   burst
 
 	reached                      atomic.Uint64 // all live events up to here have been delivered, or never will be
 	delivered, frames, duplicate atomic.Uint64
@@ -130,6 +132,7 @@ func New(cfg Config) *Hub {
 		sessions: map[*Session]struct{}{},
 		empty:    make(chan struct{}),
 	}
+	h.burst.hub = h
 	h.catchUp = newCatchUp(h)
 	return h
 }
@@ -258,7 +261,7 @@ func (h *Hub) joined(s *Session, fresh []*seat, position uint64) {
 		return // Start, or Resume, will say from where
 	}
 	for _, seat := range fresh {
-		seat.base = max(seat.base, position)
+		seat.startAfter(max(seat.base, position))
 	}
 }
 

@@ -302,16 +302,21 @@ func newRouter(t testing.TB, queueBytes int) *router {
 // slowIn is longer than any test takes that does not speak of it.
 const slowIn = time.Hour
 
-func (r *router) encode(f events.Frame, seq uint64) []byte {
+// encode puts a line's end between frames that go as one.
+func (r *router) encode(dst []byte, f events.Frame, seq uint64) []byte {
 	r.encoded.Add(1)
-	return append(strconv.AppendUint(nil, seq, 10), " "+f.Channel...)
+	if len(dst) > 0 {
+		dst = append(dst, '\n')
+	}
+	return append(strconv.AppendUint(dst, seq, 10), " "+f.Channel...)
 }
+
+// apart returns the frames that a piece of what is taken holds.
+func apart(piece []byte) []string { return strings.Split(strings.Trim(string(piece), "\n"), "\n") }
 
 // deliver hands over what has arrived.
 func (r *router) deliver() {
-	for _, ev := range r.stream.arrivals() {
-		r.hub.Deliver(ev)
-	}
+	r.hub.Deliver(r.stream.arrivals()...)
 }
 
 // send stores an event that no session sent, and delivers it.
@@ -400,8 +405,8 @@ func (c *client) read() (frames []string) {
 // take takes what waits, and says that what it took before is written.
 func (c *client) take() (frames []string) {
 	c.locked(func() { c.awake = len(c.session.queue) > 0 })
-	for _, f := range c.session.Take() {
-		frames = append(frames, string(f))
+	for _, piece := range c.session.Take() {
+		frames = append(frames, apart(piece)...)
 	}
 	return frames
 }
@@ -417,7 +422,7 @@ func (c *client) locked(f func()) {
 func (c *client) push(seq uint64, frame []byte) {
 	c.session.hub.mu.RLock()
 	defer c.session.hub.mu.RUnlock()
-	c.session.push(seq, frame)
+	c.session.push([]uint64{seq}, &encoded{bytes: frame, ends: []int{len(frame)}, visible: 1})
 }
 
 // behind reports whether the session reads from the stream.

@@ -59,19 +59,34 @@ type replayed struct {
 	frames frames
 }
 
-// frame returns what the session is sent of the event, or nil.
+// frame returns what the session is sent of the event, or nothing.
 func (r *replayed) frame(s *Session) []byte {
 	if r.event == nil {
 		return nil
 	}
 	if at := s.offset(r.Seq); at > r.Seq {
-		late := r.StoredEvent // nobody else needs this frame
-		late.Seq = at
-		return new(frames).of(s, r.event, &late)
+		return r.encode(s, at).to(s, r.Session) // nobody else needs this frame
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.frames.of(s, r.event, &r.StoredEvent)
+	f := &r.frames[s.audience][s.protocol]
+	if !f.tried {
+		*f = r.encode(s, r.Seq)
+	}
+	return f.to(s, r.Session)
+}
+
+func (r *replayed) encode(s *Session, seq uint64) encoded {
+	frame, notToSender := s.appendFrame(nil, r.event, seq)
+	return encoded{tried: true, bytes: frame, notToSender: notToSender}
+}
+
+// to returns the one frame, unless the session has sent the event and does not get it.
+func (f encoded) to(s *Session, sender string) []byte {
+	if f.notToSender && s.id == sender {
+		return nil
+	}
+	return f.bytes
 }
 
 // fill sees to it that a read has a next event, if there is one up to its head.

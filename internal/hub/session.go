@@ -44,6 +44,7 @@ type Session struct {
 
 	mu      sync.Mutex
 	queue   []queued
+	lent    *[]queued // what queue was begun in: an idle session owns none; nil: nothing
 	waiting int     // bytes in queue, and taken but perhaps not written
 	taken   int     // bytes of these that were taken last
 	last    uint64  // the last event that was pushed
@@ -153,6 +154,7 @@ func (s *Session) release(first []byte) {
 			s.most = max(s.most, q.seq)
 		}
 	}
+	s.emptyQueue()
 	s.queue, s.started = frames, true
 	s.wakeUp()
 }
@@ -169,25 +171,39 @@ func (s *Session) Send(frame []byte) {
 	s.enqueue(queued{frame: frame})
 }
 
-// push puts an event's frame into the queue, unless the session has the event. A
-// session that has no room for it falls behind. It reports whether the frame was
+// push puts the frames of events into the queue, but of those that the session has. A
+// session that has no room for all of them falls behind. It returns how many were
 // queued. Hub.mu is held.
-func (s *Session) push(seq uint64, frame []byte) bool {
+func (s *Session) push(seqs []uint64, f *encoded) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.reason != 0 || seq == s.last || seq <= s.through {
-		return false
+	last := seqs[len(seqs)-1]
+	if s.reason != 0 || last == s.last || last <= s.through {
+		return 0
 	}
-	if s.behind == nil && !s.fits(frame) {
+	from := 0
+	for seqs[from] <= s.through {
+		from++
+	}
+	frames, n := f.from(from)
+	if s.behind == nil && !s.fits(frames) {
 		s.fallBehind(Overflow)
 	}
 	if s.behind != nil {
-		s.behind.note(seq, frame, s.hub.cfg.QueueBytes)
-		return false
+		s.behind.note(seqs, f, s.hub.cfg.QueueBytes)
+		return 0
 	}
-	s.pushed(seq)
-	s.enqueue(queued{seq, frame})
-	return true
+	s.pushed(last)
+	if s.started {
+		s.enqueue(queued{last, frames})
+		return n
+	}
+	for i, seq := range seqs { // Start will say which of them count
+		if frame := f.at(i); len(frame) > 0 {
+			s.enqueue(queued{seq, frame})
+		}
+	}
+	return n
 }
 
 func (s *Session) pushed(seq uint64) { s.last, s.most = seq, max(s.most, seq) }
@@ -213,9 +229,29 @@ func (s *Session) enqueue(q queued) {
 	if s.reason != 0 {
 		return
 	}
+	if s.queue == nil {
+		s.lent = spareQueues.Get().(*[]queued)
+		s.queue = *s.lent
+	}
 	s.queue = append(s.queue, q)
 	s.waiting += len(q.frame)
 	s.wakeUp()
+}
+
+// spareQueues are empty queues that sessions fill in turn.
+var spareQueues = sync.Pool{New: func() any { return new(make([]queued, 0, 8)) }}
+
+// longSpare is the longest queue that is worth keeping.
+const longSpare = 1024
+
+// emptyQueue lets go of the queue.
+func (s *Session) emptyQueue() {
+	if s.lent != nil && cap(s.queue) <= longSpare {
+		clear(s.queue)
+		*s.lent = s.queue[:0]
+		spareQueues.Put(s.lent)
+	}
+	s.queue, s.lent = nil, nil
 }
 
 func (s *Session) wakeUp() {
@@ -225,10 +261,14 @@ func (s *Session) wakeUp() {
 	}
 }
 
-// Take returns the frames that wait, to be written in this order. Calling it
-// again says that those of the last call are written. When it returns nothing,
-// the caller has to stop: Wake will be called for the next frame.
-func (s *Session) Take() [][]byte {
+// Take returns the frames that wait, to be written in this order; there may be several
+// in one piece. Calling it again says that those of the last call are written. When it
+// returns nothing, the caller has to stop: Wake will be called for the next frame.
+func (s *Session) Take() [][]byte { return s.TakeTo(nil) }
+
+// TakeTo is Take that appends to a slice. When it appends nothing, the caller has to
+// stop.
+func (s *Session) TakeTo(frames [][]byte) [][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting -= s.taken
@@ -241,13 +281,12 @@ func (s *Session) Take() [][]byte {
 	}
 	if len(s.queue) == 0 || s.reason != 0 {
 		s.taking = false
-		return nil
+		return frames
 	}
-	frames := make([][]byte, len(s.queue))
-	for i, q := range s.queue {
-		frames[i] = q.frame
+	for _, q := range s.queue {
+		frames = append(frames, q.frame)
 	}
-	s.queue = nil // an idle session owns no buffer
+	s.emptyQueue()
 	return frames
 }
 
@@ -266,7 +305,8 @@ func (s *Session) end(why Reason, text string) {
 	if s.reason != 0 {
 		return
 	}
-	s.reason, s.queue = why, nil
+	s.reason = why
+	s.emptyQueue()
 	if b := s.behind; b != nil {
 		s.hub.behind.Add(-1)
 		b.tell()

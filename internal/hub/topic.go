@@ -20,6 +20,8 @@ type topic struct {
 	// wildcard of each subject in lasts, and of all others up to last.
 	last  uint64
 	lasts map[string]uint64
+
+	base uint64 // no seat's is greater
 }
 
 // A seat is one session's place in a topic. A session that follows several
@@ -44,6 +46,13 @@ type sent struct {
 	from uint64            // what is missing comes after this one
 	last uint64            // everything up to here, but of the subjects in lasts
 	by   map[string]uint64 // of these subjects, up to there
+}
+
+// startAfter notes that the seat's session need not be sent of the topic what was up to
+// a sequence.
+func (s *seat) startAfter(base uint64) {
+	s.base = base
+	s.topic.base = max(s.topic.base, base)
 }
 
 // holds reports whether an event has been sent.
@@ -118,6 +127,22 @@ func (t *topic) missingBefore(ev *StoredEvent) uint64 {
 	return 0
 }
 
+// allLack reports whether the event, and so each that follows it, is after all that
+// any session of the topic has had or need not be sent. A nil topic has no sessions.
+func (t *topic) allLack(ev *StoredEvent) bool {
+	return t == nil || ev.Seq > t.base && ev.Seq > t.known(ev.Subject)
+}
+
+// fillBefore makes the topic's sessions read what is missing before the event.
+func (t *topic) fillBefore(ev *StoredEvent) {
+	if t == nil {
+		return
+	}
+	if missing := t.missingBefore(ev); missing > 0 {
+		t.misses(ev.Subject, t.known(ev.Subject), missing)
+	}
+}
+
 // misses makes all sessions of the topic read what they have not been sent of a
 // subject, after a sequence up to another one. Hub.mu is held.
 func (t *topic) misses(subject string, after, upTo uint64) {
@@ -161,6 +186,6 @@ func (t *topic) verified(through uint64, but map[string]uint64) {
 
 // forget voids all that is known of sequences.
 func (t *topic) forget() {
-	t.last = 0
+	t.last, t.base = 0, 0
 	clear(t.lasts)
 }

@@ -34,6 +34,8 @@ type node struct {
 	hub     *hub.Hub
 	sockets *socket.Server
 	public  *http.ServeMux
+
+	delivering []hub.StoredEvent // scratch, owned by deliver
 }
 
 func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node, error) {
@@ -120,11 +122,14 @@ func (n *node) route() {
 // reason to refuse one.
 func (n *node) ready() error { return n.broker.Check() }
 
-// deliver takes a live event from the broker to the hub.
-func (n *node) deliver(ev broker.LiveEvent) { n.hub.Deliver(stored(ev)) }
-
-func stored(ev broker.LiveEvent) hub.StoredEvent {
-	return hub.StoredEvent{Subject: ev.Subject, Seq: ev.Seq, Prev: ev.Prev, Session: ev.Session, Payload: ev.Payload}
+// deliver takes live events from the broker to the hub.
+func (n *node) deliver(evs ...broker.LiveEvent) {
+	n.delivering = n.delivering[:0]
+	for _, ev := range evs {
+		n.delivering = append(n.delivering, hub.StoredEvent(ev))
+	}
+	n.hub.Deliver(n.delivering...)
+	clear(n.delivering)
 }
 
 // history is what the hub reads by the broker.
@@ -160,7 +165,7 @@ func (h history) Page(ctx context.Context, followed string, after uint64) ([]hub
 	}
 	page := make([]hub.StoredEvent, len(evs))
 	for i, ev := range evs {
-		page[i] = stored(ev)
+		page[i] = hub.StoredEvent(ev)
 	}
 	return page, nil
 }

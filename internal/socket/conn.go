@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,9 +21,10 @@ import (
 // and closes; the frames of events go past it, many with one write.
 type wsConn struct {
 	*websocket.Conn
-	under *sharedConn
-	endIn time.Duration // how long its end may take
-	heard atomic.Uint64 // messages of the client so far, with the one that is coming
+	under   *sharedConn
+	flusher *flusher
+	endIn   time.Duration // how long its end may take
+	heard   atomic.Uint64 // messages of the client so far, with the one that is coming
 }
 
 // upgrade makes a WebSocket of a request, or answers it with an error.
@@ -36,7 +35,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*wsConn, error
 		return nil, err
 	}
 	conn.SetReadLimit(-1) // next holds the limit: the session can answer
-	return &wsConn{Conn: conn, under: h.conn, endIn: s.cfg.WriteIn}, nil
+	return &wsConn{Conn: conn, under: h.conn, flusher: s.flushers.one(), endIn: s.cfg.WriteIn}, nil
 }
 
 // patience is how many times as long as allowed a message may be for the connection
@@ -105,6 +104,10 @@ func skip(r io.Reader, most int64) error {
 	return errTooLong
 }
 
+// await waits until something has come from the client, or the connection is closed,
+// with as little on the stack as can be: this is where an idle session waits.
+func (c *wsConn) await() { c.under.in.await() }
+
 // writeFrames writes frames that have their headers, with one write. The error is
 // [os.ErrDeadlineExceeded] when the client has not taken them in time.
 func (c *wsConn) writeFrames(frames [][]byte) error {
@@ -150,6 +153,12 @@ func (c *wsConn) finish(why hub.Reason, text string, log *slog.Logger) {
 	}
 }
 
+// refuse closes the socket of a client that is not let in.
+func (c *wsConn) refuse(why hub.Reason, err error) {
+	_ = c.end(why, err.Error())
+	c.shut()
+}
+
 // end tells the client why its socket is closed and closes it.
 func (c *wsConn) end(why hub.Reason, text string) error {
 	// Close skips what the client still sends until it sends a close frame. It has
@@ -166,113 +175,4 @@ func (c *wsConn) end(why hub.Reason, text string) error {
 func closeText(s string) string {
 	const most = 123
 	return strings.ToValidUTF8(s[:min(len(s), most)], "")
-}
-
-// A hijacker makes the connection that is taken over from the HTTP server one that
-// can be shared.
-type hijacker struct {
-	http.ResponseWriter
-	writeIn time.Duration
-	conn    *sharedConn
-}
-
-// Hijack implements [http.Hijacker].
-func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	h.conn = &sharedConn{Conn: conn, in: h.writeIn}
-	rw.Writer = bufio.NewWriterSize(h.conn, longestControl)
-	return h.conn, rw, nil
-}
-
-// longestControl is the longest control frame. All that the library writes are
-// control frames, so its buffer is written once per frame.
-const longestControl = 2 + 125
-
-// A sharedConn is a connection that two may write to, whole frames at a time.
-type sharedConn struct {
-	net.Conn
-	in time.Duration // how long a write may take
-
-	writing sync.Mutex
-	busy    atomic.Bool // frames are being written
-	flushes sync.WaitGroup
-
-	mu       sync.Mutex
-	control  []byte // frames of the library's that wait for their turn
-	flushing bool
-	flushed  time.Time // when the last of them was written
-}
-
-const (
-	opClose     = 8
-	mostControl = 32 * longestControl // more pings than that at a time are not answered
-)
-
-// Write writes a control frame of the library's. The library closes a connection that
-// does not take one within 5 s. That is no time where a slow client has to read first
-// what was written before, so only a close frame is waited for.
-func (s *sharedConn) Write(b []byte) (int, error) {
-	if b[0]&0x0f != opClose {
-		s.later(b)
-		return len(b), nil
-	}
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	return s.Conn.Write(b)
-}
-
-// later writes control frames when it is their turn.
-func (s *sharedConn) later(b []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.control) < mostControl {
-		s.control = append(s.control, b...)
-	}
-	if !s.flushing {
-		s.flushing = true
-		s.flushes.Go(s.flush)
-	}
-}
-
-func (s *sharedConn) flush() {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	defer s.SetWriteDeadline(time.Time{}) // close frames have their own
-	for b := s.takeControl(); b != nil; b = s.takeControl() {
-		_ = s.SetWriteDeadline(time.Now().Add(s.in))
-		if _, err := s.Conn.Write(b); err != nil {
-			s.Conn.Close() // after part of a frame nothing can follow
-		}
-	}
-}
-
-func (s *sharedConn) takeControl() (b []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b, s.control = s.control, nil
-	s.flushing, s.flushed = b != nil, time.Now()
-	return b
-}
-
-// owes reports whether a ping has not gone out for long, behind what a slow client has
-// to read first.
-func (s *sharedConn) owes(lately time.Duration) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.busy.Load() || s.flushing || time.Since(s.flushed) < lately
-}
-
-// writeAll writes frames, with one system call where the connection allows it.
-func (s *sharedConn) writeAll(frames net.Buffers) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	s.busy.Store(true)
-	defer s.busy.Store(false)
-	_ = s.SetWriteDeadline(time.Now().Add(s.in))
-	defer s.SetWriteDeadline(time.Time{})
-	_, err := frames.WriteTo(s.Conn)
-	return err
 }

@@ -25,8 +25,7 @@ const (
 // client's, over the transport that the client has at the time. From CONNECT on, one
 // session lives in it.
 //
-// A WebSocket is written to by a goroutine that lives while there is something to
-// write; over other transports the client polls. Either way take says what comes next.
+// A WebSocket is written to by a flusher; over other transports the client polls. Either way take says what comes next.
 type engine struct {
 	// Static.
 	server *Server
@@ -35,7 +34,7 @@ type engine struct {
 	ctx    context.Context // ends with the engine
 	stop   context.CancelFunc
 	gone   chan struct{}  // closed when nothing is left of it
-	tasks  sync.WaitGroup // write, refresh
+	tasks  sync.WaitGroup // writing, be it by a flusher, and refresh
 
 	// Held while packets of the client are handled.
 	in          sync.Mutex
@@ -123,14 +122,15 @@ func (e *engine) signal() {
 		e.poll.tell()
 	case !e.writing:
 		e.writing = true
-		e.tasks.Go(e.write)
+		e.tasks.Add(1)
+		e.conn.flusher.add(e)
 	}
 }
 
 // take returns the frames that are to be sent next. Calling it again says that they
 // were. When it returns nothing, signal will tell of more; or it is no longer over
-// this transport that the client is to be reached.
-func (e *engine) take(over transport) [][]byte {
+// this transport that the client is to be reached. Into may hold what it returns.
+func (e *engine) take(over transport, into [][]byte) [][]byte {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for {
@@ -152,7 +152,7 @@ func (e *engine) take(over transport) [][]byte {
 			return nil
 		}
 		e.due = false
-		if frames := e.takeFromHub(); frames != nil {
+		if frames := e.takeFromHub(over, into); len(frames) > 0 {
 			e.due = true
 			return frames
 		}
@@ -160,11 +160,14 @@ func (e *engine) take(over transport) [][]byte {
 }
 
 // takeFromHub lets go of e.mu meanwhile.
-func (e *engine) takeFromHub() [][]byte {
+func (e *engine) takeFromHub(over transport, into [][]byte) [][]byte {
 	session := e.session
 	e.mu.Unlock()
 	defer e.mu.Lock()
-	return session.hub.Take()
+	if over == webSocket {
+		return session.hub.TakeTo(into)
+	}
+	return apart(session.hub.Take())
 }
 
 // takePing returns what may overtake other frames: the ping of a slow client must not
@@ -184,9 +187,34 @@ func (e *engine) ping() [][]byte {
 	return [][]byte{pingFrame}
 }
 
-// write writes to the WebSocket until there is nothing left.
-func (e *engine) write() {
-	for frames := e.take(webSocket); frames != nil; frames = e.take(webSocket) {
+// flush implements flushable.
+func (e *engine) flush(f *flusher) {
+	for {
+		frames := e.take(webSocket, f.frames[:0])
+		if len(frames) == 0 || e.ctx.Err() != nil { // nothing comes after a close frame
+			break
+		}
+		f.frames = frames
+		left, err := f.writeNow(e.conn.under, frames)
+		if left != nil {
+			go e.writeSlowly(left) // it is a task
+			return
+		}
+		if !e.wrote(err) {
+			break
+		}
+	}
+	e.tasks.Done()
+}
+
+// writeSlowly writes what the WebSocket has not taken at once, and then all that there
+// is, until there is nothing left.
+func (e *engine) writeSlowly(b *backlog) {
+	defer e.tasks.Done()
+	if !e.wrote(b.finish()) {
+		return
+	}
+	for frames := b.frames; frames != nil; frames = e.take(webSocket, nil) {
 		for batch := range batches(frames) {
 			if !e.writeBatch(append(e.takePing(), batch...)) {
 				return
@@ -199,7 +227,12 @@ func (e *engine) writeBatch(batch [][]byte) bool {
 	if e.ctx.Err() != nil {
 		return false // nothing comes after a close frame
 	}
-	if err := e.conn.writeFrames(batch); err != nil {
+	return e.wrote(e.conn.writeFrames(batch))
+}
+
+// wrote notes that frames were written, or could not be.
+func (e *engine) wrote(err error) bool {
+	if err != nil {
 		e.end(writeFailed(err), "")
 		e.conn.under.Close() // after part of a frame there is no place for a close frame
 		return false

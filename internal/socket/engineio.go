@@ -239,10 +239,25 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *http.Request) error {
 	if conn == nil {
 		return err
 	}
-	defer conn.shut()
 	e := s.openEngine(auth.HandshakeOf(r), webSocket, conn)
-	e.read(conn)
+	for e.connected() == nil {
+		if !e.readOne(conn) {
+			conn.shut()
+			return nil
+		}
+	}
+	s.goOn(e, conn)
 	return nil
+}
+
+// goOn has a client's WebSocket read without the request that it came by, as plain.serve
+// does.
+func (s *Server) goOn(e *engine, conn *wsConn) {
+	s.living.Go(func() {
+		defer conn.shut()
+		for e.readOne(conn) {
+		}
+	})
 }
 
 // upgradeSocketIO returns neither a connection nor an error if it has answered itself.
@@ -258,27 +273,28 @@ func (s *Server) upgradeSocketIO(w http.ResponseWriter, r *http.Request) (*wsCon
 	return conn, nil
 }
 
-// read takes what comes over a WebSocket until that is closed and the engine gone.
-func (e *engine) read(conn *wsConn) {
-	for {
-		packet, err := conn.nextPacket(e.server.cfg.MaxMessage)
-		switch {
-		case errors.Is(err, errTooLong):
-			e.tooLong(packet.Data)
-		case errors.Is(err, errEndless):
-			e.end(hub.BadFrame, tooLong.Message)
-		case errors.Is(err, errNoPacket):
-			e.end(hub.BadFrame, err.Error())
-		case err != nil:
-			e.end(hub.Gone, "")
-		default:
-			e.receive(e.ctx, packet)
-		}
-		if e.ctx.Err() != nil { // what still comes is for whoever closes the connection
-			<-e.gone
-			return
-		}
+// readOne takes what comes next over a WebSocket. When it returns false that is closed and
+// the engine gone.
+func (e *engine) readOne(conn *wsConn) bool {
+	conn.await()
+	packet, err := conn.nextPacket(e.server.cfg.MaxMessage)
+	switch {
+	case errors.Is(err, errTooLong):
+		e.tooLong(packet.Data)
+	case errors.Is(err, errEndless):
+		e.end(hub.BadFrame, tooLong.Message)
+	case errors.Is(err, errNoPacket):
+		e.end(hub.BadFrame, err.Error())
+	case err != nil:
+		e.end(hub.Gone, "")
+	default:
+		e.receive(e.ctx, packet)
 	}
+	if e.ctx.Err() != nil { // what still comes is for whoever closes the connection
+		<-e.gone
+		return false
+	}
+	return true
 }
 
 var errNoPacket = errors.New("not a packet of Engine.IO")
@@ -311,14 +327,13 @@ func (s *Server) changeToWebSocket(w http.ResponseWriter, r *http.Request, sid s
 	if conn == nil {
 		return err
 	}
+	if e, here := p.(*engine); here && s.changeHere(conn, e) {
+		s.goOn(e, conn)
+		return nil
+	}
 	defer conn.shut()
-	switch p := p.(type) {
-	case *engine:
-		if s.changeHere(conn, p) {
-			p.read(conn)
-		}
-	case *remote:
-		s.tunnel(conn, p)
+	if r, elsewhere := p.(*remote); elsewhere {
+		s.tunnel(conn, r)
 	}
 	return nil
 }

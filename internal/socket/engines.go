@@ -68,18 +68,24 @@ func (s *Server) Name() string { return s.name }
 func (s *Server) Drain(ctx context.Context, over time.Duration) { s.guests.drain(ctx, over) }
 
 // Close ends the clients that are left when the hub has drained: those that are not
-// connected yet. It returns when nothing is left of them, or when ctx ends. No new
+// connected yet. It returns when nothing is left of any client, or when ctx ends. No new
 // request may come.
 func (s *Server) Close(ctx context.Context) {
 	all := s.engines.all()
 	for _, e := range all {
 		e.end(hub.Drained, "")
 	}
-	for _, e := range all {
-		select {
-		case <-e.gone:
-		case <-ctx.Done():
-			return
+	ended := make(chan struct{})
+	go func() { // ends when they have, be it after ctx
+		defer close(ended)
+		for _, e := range all {
+			<-e.gone
 		}
+		s.living.Wait()
+		s.flushers.running.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
 	}
 }

@@ -28,41 +28,69 @@ var (
 	notStored   = &failure{codeUnavailable, "the event was not stored in time, though it may still be: send it again"}
 )
 
-// encodeWebSocket makes the plain protocol's frame of an event,
+// encodeWebSocket appends the plain protocol's frame of an event,
 // {"event":"CHAT_MESSAGE","data":{…},"seq":1235}, as it goes over the wire. All
 // sessions share its bytes.
-func encodeWebSocket(f events.Frame, seq uint64) []byte {
-	b := make([]byte, headerRoom, headerRoom+len(f.Data)+len(f.Channel)+48)
+func encodeWebSocket(dst []byte, f events.Frame, seq uint64) []byte {
+	b := append(dst, room...)
 	b = append(b, `{"event":"`...)
 	b = append(b, f.Channel...)
 	b = append(b, `","data":`...)
 	b = append(b, f.Data...)
 	b = append(b, `,"seq":`...)
 	b = strconv.AppendUint(b, seq, 10)
-	return withHeader(append(b, '}'))
+	return putHeader(append(b, '}'), len(dst))
 }
 
 // headerRoom is the longest header of a frame that a server sends.
 const headerRoom = 10
 
-// withHeader puts the header of a WebSocket text frame (RFC 6455, 5.2) before its
-// payload, which begins at headerRoom. The library's way would be to make it anew,
-// write it and flush it for each session.
-func withHeader(b []byte) []byte {
+// room is where a header will stand.
+const room = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+
+// putHeader makes a WebSocket text frame (RFC 6455, 5.2) of a payload that stands at the
+// end of b: headerRoom bytes are left before it, from there on. The library's way would be to
+// make the header anew, write it and flush it for each session.
+func putHeader(b []byte, from int) []byte {
 	const finalText = 0x81
-	var header [headerRoom]byte
-	var h []byte
-	switch n := len(b) - headerRoom; {
+	payload := b[from+headerRoom:]
+	b = append(b[:from], finalText)
+	switch n := len(payload); {
 	case n < 126:
-		h = append(header[:0], finalText, byte(n))
+		b = append(b, byte(n))
 	case n <= math.MaxUint16:
-		h = binary.BigEndian.AppendUint16(append(header[:0], finalText, 126), uint16(n))
+		b = binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
 	default:
-		h = binary.BigEndian.AppendUint64(append(header[:0], finalText, 127), uint64(n))
+		b = binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
 	}
-	from := headerRoom - len(h)
-	copy(b[from:], h)
-	return b[from:]
+	return append(b, payload...)
+}
+
+// withHeader is putHeader for a payload that begins at headerRoom.
+func withHeader(b []byte) []byte { return putHeader(b, 0) }
+
+// apart returns each frame by itself: what the hub hands out may hold several in a row.
+func apart(pieces [][]byte) (frames [][]byte) {
+	for _, piece := range pieces {
+		for len(piece) > 0 {
+			n := frameLength(piece)
+			frames = append(frames, piece[:n:n])
+			piece = piece[n:]
+		}
+	}
+	return frames
+}
+
+// frameLength returns how long the first of frames is that putHeader has made.
+func frameLength(frames []byte) int {
+	switch n := int(frames[1]); n {
+	case 127:
+		return 10 + int(binary.BigEndian.Uint64(frames[2:]))
+	case 126:
+		return 4 + int(binary.BigEndian.Uint16(frames[2:]))
+	default:
+		return 2 + n
+	}
 }
 
 // unframed returns what is behind a header of withHeader.

@@ -66,7 +66,7 @@ func FuzzSocketIO(f *testing.F) {
 		cfg.Hub = hub.New(hub.Config{Interest: interest, History: &fakeHistory{}, QueueBytes: 1 << 20, Encoders: Encoders(), Notices: Notices()})
 		s := NewServer(cfg)
 		e := s.openEngine(&auth.Handshake{Names: map[string][]string{}}, polling, nil)
-		e.take(polling) // the packet that opens
+		e.take(polling, nil) // the packet that opens
 		for text := range strings.SplitSeq(payload, "\x1e") {
 			done := func() int64 { return int64(len(publisher.all())) + interest.changes.Load() }
 			before := done()
@@ -78,7 +78,7 @@ func FuzzSocketIO(f *testing.F) {
 				break
 			}
 			var answers [][]byte
-			for frames := e.take(polling); frames != nil; frames = e.take(polling) {
+			for frames := e.take(polling, nil); frames != nil; frames = e.take(polling, nil) {
 				answers = append(answers, frames...)
 			}
 			for _, a := range answers {

@@ -23,7 +23,7 @@ type plain struct {
 	conn  *wsConn
 	since *uint64 // where the client wants to resume; nil: nowhere
 
-	tasks sync.WaitGroup // writing, closing
+	tasks sync.WaitGroup // writing, be it by a flusher, and closing
 	ping  pinger
 
 	handling atomic.Bool // a frame of the client
@@ -34,37 +34,44 @@ func (s *Server) newPlain(conn *wsConn, identity auth.Identity, since *uint64) *
 	c.session = s.newSession(identity, hub.SessionConfig{
 		ID:       newSessionID(),
 		Protocol: hub.WebSocket,
-		Wake:     func() { c.tasks.Go(c.write) },
+		Wake:     c.wake,
 		Close:    func(why hub.Reason, text string) { c.tasks.Go(func() { c.close(why, text) }) },
 	})
 	return c
 }
 
-// run lives the session. When it returns its socket is closed and nothing that it
-// started runs any more.
-func (c *plain) run() {
-	defer c.log()
-	h := c.server.cfg.Hub
-	if h.Register(c.hub) != nil { // it has ended the session
-		c.tasks.Wait()
+// serve begins the session, and returns when it has been let in: it goes on by itself.
+// Nobody has to wait then with what a request takes: its buffers, its headers and a
+// stack that has grown.
+func (c *plain) serve() {
+	if c.server.cfg.Hub.Register(c.hub) != nil { // it has ended the session
+		c.leave()
 		return
 	}
-	// Last, so that a drain waits for the close frame. Once the session has ended
-	// the hub starts no more tasks: Wait cannot miss one.
-	defer h.Unregister(c.hub)
-	defer c.tasks.Wait()
-	defer c.ping.stop()
-	c.hub.End(c.live())
-}
-
-// live joins what the session follows from the start and reads until the session
-// ends. It returns why.
-func (c *plain) live() (hub.Reason, string) {
 	if err := c.joinFirst(); err != nil {
-		return hub.Unavailable, unreachable.Message
+		c.hub.End(hub.Unavailable, unreachable.Message)
+		c.leave()
+		return
 	}
 	c.ping.start(c.server.cfg.PingEvery, c.pingOnce)
-	return c.read()
+	c.server.living.Go(c.live)
+}
+
+// live reads until the session ends.
+func (c *plain) live() {
+	defer c.leave()
+	c.hub.End(c.read())
+}
+
+// leave ends the session. When it returns the socket is closed and nothing that the
+// session has started runs any more.
+func (c *plain) leave() {
+	c.ping.stop()
+	// Once the session has ended the hub starts no more tasks: Wait cannot miss one.
+	c.tasks.Wait()
+	c.server.cfg.Hub.Unregister(c.hub) // last, so that a drain waits for the close frame
+	c.conn.shut()
+	c.log()
 }
 
 // joinFirst joins what the identity follows from the start and lets the frames
@@ -87,6 +94,7 @@ func (c *plain) joinFirst() error {
 // the session. It returns why.
 func (c *plain) read() (hub.Reason, string) {
 	for {
+		c.conn.await()
 		frame, err := c.conn.next(c.server.cfg.MaxMessage)
 		switch {
 		case errors.Is(err, errTooLong):
@@ -118,20 +126,56 @@ func (c *plain) take(frame []byte) error {
 	return nil
 }
 
-// write writes what the hub has, until there is nothing left.
-func (c *plain) write() {
-	for frames := c.hub.Take(); frames != nil; frames = c.hub.Take() {
+// wake is called by the hub when it has frames.
+func (c *plain) wake() {
+	c.tasks.Add(1)
+	c.conn.flusher.add(c)
+}
+
+// flush implements flushable.
+func (c *plain) flush(f *flusher) {
+	for {
+		f.frames = c.hub.TakeTo(f.frames[:0])
+		if len(f.frames) == 0 {
+			break
+		}
+		left, err := f.writeNow(c.conn.under, f.frames)
+		if left != nil {
+			go c.writeSlowly(left) // it is a task
+			return
+		}
+		if err != nil {
+			c.failed(err)
+			break
+		}
+	}
+	c.tasks.Done()
+}
+
+// writeSlowly writes what the connection has not taken at once, and then what the hub
+// has, until there is nothing left.
+func (c *plain) writeSlowly(b *backlog) {
+	defer c.tasks.Done()
+	if err := b.finish(); err != nil {
+		c.failed(err)
+		return
+	}
+	for frames := b.frames; frames != nil; frames = c.hub.Take() {
 		for batch := range batches(frames) {
 			if c.hub.Reason() != 0 {
 				return // nothing comes after a close frame
 			}
 			if err := c.conn.writeFrames(batch); err != nil {
-				c.hub.End(writeFailed(err), "")
-				c.conn.under.Close() // after part of a frame there is no place for a close frame
+				c.failed(err)
 				return
 			}
 		}
 	}
+}
+
+func (c *plain) failed(err error) {
+	c.hub.End(writeFailed(err), "")
+	c.conn.under.Close() // after part of a frame there is no place for a close frame
 }
 
 func writeFailed(err error) hub.Reason {

@@ -70,7 +70,7 @@ func (e *engine) next(ctx context.Context, over transport) ([][]byte, error) {
 		return nil, err
 	}
 	for {
-		if frames := e.take(over); frames != nil {
+		if frames := e.take(over, nil); frames != nil {
 			return e.sending(frames), nil
 		}
 		select {

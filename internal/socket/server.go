@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -66,8 +67,10 @@ type Server struct {
 	name   string // of this process among others
 	accept websocket.AcceptOptions
 
-	engines engines
-	guests  guests
+	engines  engines
+	guests   guests
+	flushers *flushers
+	living   sync.WaitGroup // sessions over plain WebSocket
 
 	received, refused      atomic.Uint64 // events of clients
 	carried                atomic.Uint64 // requests that came from other processes
@@ -78,10 +81,11 @@ type Server struct {
 // NewServer returns a server.
 func NewServer(cfg Config) *Server {
 	return &Server{
-		cfg:     cfg,
-		name:    newName(),
-		engines: engines{byID: map[string]*engine{}},
-		guests:  guests{here: map[guest]struct{}{}},
+		cfg:      cfg,
+		name:     newName(),
+		engines:  engines{byID: map[string]*engine{}},
+		guests:   guests{here: map[guest]struct{}{}},
+		flushers: newFlushers(),
 		accept: websocket.AcceptOptions{
 			// Identity comes from tokens, never from cookies.
 			InsecureSkipVerify: slices.Contains(cfg.Origins, "*"),
@@ -130,8 +134,8 @@ func (s *Server) Stats() Stats {
 	}
 }
 
-// ServeWebSocket serves plain WebSockets: GET /ws. It returns when the socket is
-// closed.
+// ServeWebSocket serves plain WebSockets: GET /ws. It returns when the client has been let
+// in, or not: the session goes on by itself, until it ends or Drain of the hub ends it.
 func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 	if err := s.cfg.Ready(); err != nil {
 		s.refuse(w, notReadyError{err}) // before the upgrade
@@ -144,20 +148,19 @@ func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 		s.cfg.Log.Debug("no WebSocket", "error", err)
 		return
 	}
-	defer conn.shut()
 	if refusal != nil {
 		s.unauthorized.Add(1)
 		s.cfg.Log.Debug("client refused", "reason", refusal)
 		// Browsers show scripts a close code, but never an HTTP status.
-		_ = conn.end(hub.Unauthorized, refusal.Error())
+		conn.refuse(hub.Unauthorized, refusal)
 		return
 	}
 	since, err := parseSince(handshake)
 	if err != nil {
-		_ = conn.end(hub.BadFrame, err.Error())
+		conn.refuse(hub.BadFrame, err)
 		return
 	}
-	s.newPlain(conn, identity, since).run()
+	s.newPlain(conn, identity, since).serve()
 }
 
 // parseSince returns the sequence that a client has, or nil if it names none.

@@ -12,17 +12,17 @@ import (
 	"github.com/telle-ai/event-router/pkg/events"
 )
 
-// encodeSocketIO makes the packet of an event, 42["CHAT_MESSAGE",{…},"1235"], with
+// encodeSocketIO appends the packet of an event, 42["CHAT_MESSAGE",{…},"1235"], with
 // the sequence as the offset of connection state recovery.
-func encodeSocketIO(f events.Frame, seq uint64) []byte {
-	const around = len(`42["","18446744073709551615"],`)
-	b := make([]byte, headerRoom, headerRoom+len(f.Channel)+len(f.Data)+around)
-	return withHeader(socketio.AppendEventAt(b, f.Channel, f.Data, seq))
+func encodeSocketIO(dst []byte, f events.Frame, seq uint64) []byte {
+	return putHeader(socketio.AppendEventAt(append(dst, room...), f.Channel, f.Data, seq), len(dst))
 }
 
 // encodeSocketIOBare is encodeSocketIO without an offset, for clients whose handlers
 // take one argument: 42["CHAT_MESSAGE",{…}].
-func encodeSocketIOBare(f events.Frame, _ uint64) []byte { return eventFrame(f.Channel, f.Data) }
+func encodeSocketIOBare(dst []byte, f events.Frame, _ uint64) []byte {
+	return appendEventFrame(dst, f.Channel, f.Data)
+}
 
 // noticesSocketIO returns what clients over Socket.IO are told beside events.
 func noticesSocketIO() hub.Notices {
@@ -32,8 +32,10 @@ func noticesSocketIO() hub.Notices {
 }
 
 // eventFrame makes an event that is not of the stream.
-func eventFrame(name string, data []byte) []byte {
-	return withHeader(socketio.AppendEvent(make([]byte, headerRoom, headerRoom+len(name)+len(data)+8), name, data))
+func eventFrame(name string, data []byte) []byte { return appendEventFrame(nil, name, data) }
+
+func appendEventFrame(dst []byte, name string, data []byte) []byte {
+	return putHeader(socketio.AppendEvent(append(dst, room...), name, data), len(dst))
 }
 
 // eventError is the event that says what was refused where the client waits for no

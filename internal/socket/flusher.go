@@ -1,0 +1,163 @@
+package socket
+
+import (
+	"cmp"
+	"net"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// Flushers write what sessions have to be sent. A connection that takes it at once, as
+// nearly all do, costs no goroutine, no deadline and no buffer of its own; where one
+// does not, the rest is left to a goroutine that waits for it. While a flusher writes to
+// some connections, what comes for the others gathers, and goes out with one write.
+type flushers struct {
+	each    []*flusher
+	next    atomic.Uint64
+	running sync.WaitGroup
+}
+
+// A flusher runs while there is something to write.
+type flusher struct {
+	running *sync.WaitGroup // of all flushers
+
+	mu    sync.Mutex
+	due   []flushable
+	spare []flushable
+	runs  bool
+
+	// Owned by run.
+	frames [][]byte // scratch
+	joined []byte   // scratch
+	out    []byte   // what try is to write
+	n      int      // how much of it it has written
+	err    error
+	try    func(fd uintptr) bool
+}
+
+// A flushable may have frames to write to a WebSocket.
+type flushable interface {
+	// flush writes them, until there are none left or it leaves them to another goroutine.
+	flush(f *flusher)
+}
+
+var (
+	_ flushable = (*plain)(nil)
+	_ flushable = (*engine)(nil)
+)
+
+func newFlushers() *flushers {
+	fs := &flushers{each: make([]*flusher, runtime.GOMAXPROCS(0))}
+	for i := range fs.each {
+		f := &flusher{running: &fs.running}
+		f.try = f.tryWrite
+		fs.each[i] = f
+	}
+	return fs
+}
+
+// one returns the flusher for a new connection.
+func (fs *flushers) one() *flusher { return fs.each[fs.next.Add(1)%uint64(len(fs.each))] }
+
+// add has a client flushed soon. It does not wait.
+func (f *flusher) add(c flushable) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.due = append(f.due, c)
+	if !f.runs {
+		f.runs = true
+		f.running.Go(f.run)
+	}
+}
+
+func (f *flusher) run() {
+	for due := f.take(nil); due != nil; due = f.take(due) {
+		for _, c := range due {
+			c.flush(f)
+		}
+	}
+}
+
+// take returns who is to be flushed next, or nil and the flusher ends. Done are those of
+// before.
+func (f *flusher) take(done []flushable) []flushable {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(done)
+	if len(f.due) == 0 {
+		f.runs = false
+		f.spare = done[:0]
+		return nil
+	}
+	due := f.due
+	if done == nil {
+		done = f.spare
+	}
+	f.due = done[:0]
+	return due
+}
+
+// tryWrite writes what the kernel takes at once. It never lets the runtime wait for more.
+func (f *flusher) tryWrite(fd uintptr) bool {
+	f.n, f.err = ignoringInterrupts(syscall.Write, int(fd), f.out)
+	if f.err == syscall.EAGAIN {
+		f.n, f.err = 0, nil
+	}
+	return true
+}
+
+// mostJoined is how much is copied together for one write.
+const mostJoined = 64 << 10
+
+// join returns the frames as one, and the frames that are left. A single one is not copied.
+func (f *flusher) join(frames [][]byte) (b []byte, left [][]byte) {
+	if len(frames) == 1 || len(frames[0]) >= mostJoined {
+		return frames[0], frames[1:]
+	}
+	f.joined = f.joined[:0]
+	for i, frame := range frames {
+		if len(f.joined)+len(frame) > mostJoined {
+			return f.joined, frames[i:]
+		}
+		f.joined = append(f.joined, frame...)
+	}
+	return f.joined, nil
+}
+
+// A backlog is what a connection has not taken at once.
+type backlog struct {
+	conn   *sharedConn
+	begun  []byte // the end of a frame: until it is written, conn is locked for others
+	frames [][]byte
+}
+
+// writeNow writes of frames what the connection takes at once. It returns the rest, or
+// nil.
+func (f *flusher) writeNow(conn *sharedConn, frames [][]byte) (*backlog, error) {
+	if conn.raw == nil || !conn.writing.TryLock() {
+		return &backlog{conn: conn, frames: slices.Clone(frames)}, nil
+	}
+	for len(frames) > 0 {
+		f.out, frames = f.join(frames)
+		if err := conn.raw.Write(f.try); err != nil || f.err != nil {
+			conn.writing.Unlock()
+			return nil, cmp.Or(err, f.err)
+		}
+		if rest := f.out[f.n:]; len(rest) > 0 {
+			return &backlog{conn, slices.Clone(rest), slices.Clone(frames)}, nil
+		}
+	}
+	conn.writing.Unlock()
+	return nil, nil
+}
+
+// finish waits until the connection has taken the frame that it has begun with.
+func (b *backlog) finish() error {
+	if b.begun == nil {
+		return nil
+	}
+	return b.conn.writeLocked(net.Buffers{b.begun})
+}

@@ -1,0 +1,149 @@
+package socket
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A hijacker makes the connection that is taken over from the HTTP server one that
+// can be shared.
+type hijacker struct {
+	http.ResponseWriter
+	writeIn time.Duration
+	conn    *sharedConn
+}
+
+// Hijack implements [http.Hijacker].
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	early, err := rw.Reader.Peek(rw.Reader.Buffered())
+	if err != nil {
+		return nil, nil, err
+	}
+	h.conn = newSharedConn(conn, slices.Clone(early), h.writeIn)
+	// Not the buffers of the HTTP server, which are large. What is read is buffered by
+	// the connection itself: see input.
+	r := bufio.NewReaderSize(h.conn, smallest)
+	return h.conn, bufio.NewReadWriter(r, bufio.NewWriterSize(h.conn, longestControl)), nil
+}
+
+// smallest is the smallest buffer that a [bufio.Reader] may have.
+const smallest = 16
+
+// longestControl is the longest control frame. All that the library writes are
+// control frames, so its buffer is written once per frame.
+const longestControl = 2 + 125
+
+// A sharedConn is a connection that two may write to, whole frames at a time.
+type sharedConn struct {
+	net.Conn
+	raw     syscall.RawConn // nil: it is no connection of the kernel's
+	in      input
+	writeIn time.Duration // how long a write may take
+
+	writing sync.Mutex
+	busy    atomic.Bool // frames are being written
+	flushes sync.WaitGroup
+
+	mu       sync.Mutex
+	control  []byte // frames of the library's that wait for their turn
+	flushing bool
+	flushed  time.Time // when the last of them was written
+}
+
+func newSharedConn(conn net.Conn, early []byte, writeIn time.Duration) *sharedConn {
+	s := &sharedConn{Conn: conn, writeIn: writeIn}
+	if c, ok := conn.(syscall.Conn); ok {
+		s.raw, _ = c.SyscallConn() // without one it is read and written the usual way
+	}
+	s.in.open(conn, s.raw, early)
+	return s
+}
+
+// Read implements [net.Conn].
+func (s *sharedConn) Read(b []byte) (int, error) { return s.in.Read(b) }
+
+const (
+	opClose     = 8
+	mostControl = 32 * longestControl // more pings than that at a time are not answered
+)
+
+// Write writes a control frame of the library's. The library closes a connection that
+// does not take one within 5 s. That is no time where a slow client has to read first
+// what was written before, so only a close frame is waited for.
+func (s *sharedConn) Write(b []byte) (int, error) {
+	if b[0]&0x0f != opClose {
+		s.later(b)
+		return len(b), nil
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.Conn.Write(b)
+}
+
+// later writes control frames when it is their turn.
+func (s *sharedConn) later(b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.control) < mostControl {
+		s.control = append(s.control, b...)
+	}
+	if !s.flushing {
+		s.flushing = true
+		s.flushes.Go(s.flush)
+	}
+}
+
+func (s *sharedConn) flush() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	defer s.SetWriteDeadline(time.Time{}) // close frames have their own
+	for b := s.takeControl(); b != nil; b = s.takeControl() {
+		_ = s.SetWriteDeadline(time.Now().Add(s.writeIn))
+		if _, err := s.Conn.Write(b); err != nil {
+			s.Conn.Close() // after part of a frame nothing can follow
+		}
+	}
+}
+
+func (s *sharedConn) takeControl() (b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, s.control = s.control, nil
+	s.flushing, s.flushed = b != nil, time.Now()
+	return b
+}
+
+// owes reports whether a ping has not gone out for long, behind what a slow client has
+// to read first.
+func (s *sharedConn) owes(lately time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.busy.Load() || s.flushing || time.Since(s.flushed) < lately
+}
+
+// writeAll writes frames, with one system call where the connection allows it.
+func (s *sharedConn) writeAll(frames net.Buffers) error {
+	s.writing.Lock()
+	return s.writeLocked(frames)
+}
+
+// writeLocked is writeAll for who holds s.writing. It lets go of it.
+func (s *sharedConn) writeLocked(frames net.Buffers) error {
+	defer s.writing.Unlock()
+	s.busy.Store(true)
+	defer s.busy.Store(false)
+	_ = s.SetWriteDeadline(time.Now().Add(s.writeIn))
+	defer s.SetWriteDeadline(time.Time{})
+	_, err := frames.WriteTo(s.Conn)
+	return err
+}
