@@ -68,7 +68,7 @@ func (s *Session) fallBehind(why cause) {
 	s.behind = &behind{why: why, since: time.Now(), missed: s.last, room: make(chan struct{}, 1)}
 	s.hub.behind.Add(1)
 	s.hub.fallen[why].Add(1)
-	for _, seat := range s.seats {
+	for _, seat := range s.seats.all {
 		seat.sent = sent{} // until Start nothing has been sent: through says from where
 		if s.started {
 			seat.sent = seat.delivered()
@@ -195,8 +195,8 @@ func (s *Session) plan() (p *plan, ok bool) {
 	b.dropTail()
 	b.keeping, b.moved = true, false
 	p = &plan{session: s, least: max(b.missed, s.through)}
-	for subject, seat := range s.seats {
-		p.reads = append(p.reads, &read{subject: subject, sent: seat.sent, after: max(seat.sent.from, seat.base, s.through)})
+	for _, seat := range s.seats.all {
+		p.reads = append(p.reads, &read{subject: seat.topic.subject, sent: seat.sent, after: max(seat.sent.from, seat.base, s.through)})
 	}
 	return p, true
 }
@@ -323,7 +323,7 @@ func (p *plan) again(passed uint64) {
 		return
 	}
 	for _, r := range p.reads {
-		if seat := s.seats[r.subject]; seat != nil {
+		if seat := s.seats.of(r.subject); seat != nil {
 			seat.sent.from = max(seat.sent.from, passed)
 		}
 	}

@@ -174,13 +174,13 @@ func (h *Hub) Unregister(s *Session) {
 func (h *Hub) remove(s *Session) (left []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, seat := range s.seats {
+	for _, seat := range s.seats.all {
 		for range seat.joins {
 			left = append(left, seat.topic.subject)
 		}
 		h.vacate(seat)
 	}
-	clear(s.seats)
+	s.seats = seats{}
 	if _, ok := h.sessions[s]; !ok {
 		return left
 	}
@@ -225,7 +225,7 @@ func (h *Hub) Leave(s *Session, c subjects.Conversation) bool {
 func (h *Hub) has(s *Session, subject string) bool {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return s.seats[subject] != nil
+	return s.seats.of(subject) != nil
 }
 
 // sit gives the session its seats for what it has not joined yet. It returns the
@@ -235,7 +235,7 @@ func (h *Hub) sit(s *Session, to []subjects.Conversation) (taken []string, fresh
 	defer h.mu.Unlock()
 	for _, c := range to {
 		own, wide := c.Followed(subjects.Live)
-		if s.seats[own] != nil {
+		if s.seats.of(own) != nil {
 			continue
 		}
 		for _, subject := range []string{own, wide} {
@@ -270,9 +270,9 @@ func (h *Hub) stand(s *Session, taken []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, subject := range taken {
-		seat := s.seats[subject]
+		seat := s.seats.of(subject)
 		if seat.joins--; seat.joins == 0 {
-			delete(s.seats, subject)
+			s.seats.remove(seat)
 			h.vacate(seat)
 		}
 	}
@@ -281,7 +281,7 @@ func (h *Hub) stand(s *Session, taken []string) {
 
 // take gives the session a seat in a topic. h.mu is held.
 func (h *Hub) take(s *Session, subject string) *seat {
-	if seat := s.seats[subject]; seat != nil {
+	if seat := s.seats.of(subject); seat != nil {
 		seat.joins++
 		return seat
 	}
@@ -292,7 +292,7 @@ func (h *Hub) take(s *Session, subject string) *seat {
 	}
 	seat := &seat{session: s, topic: t, at: len(t.seats), joins: 1}
 	t.seats = append(t.seats, seat)
-	s.seats[subject] = seat
+	s.seats.add(seat)
 	return seat
 }
 

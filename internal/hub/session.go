@@ -40,7 +40,7 @@ type Session struct {
 	wake     func()
 	close    func(Reason, string)
 
-	seats map[string]*seat // by live subject; guarded by Hub.mu
+	seats seats // guarded by Hub.mu
 
 	mu      sync.Mutex
 	queue   []queued
@@ -73,7 +73,6 @@ func (h *Hub) NewSession(cfg SessionConfig) *Session {
 		protocol: cfg.Protocol,
 		wake:     cfg.Wake,
 		close:    cfg.Close,
-		seats:    map[string]*seat{},
 	}
 }
 
@@ -122,7 +121,7 @@ func (s *Session) Resume(ctx context.Context, since, position uint64, first func
 func (s *Session) followsNothing() bool {
 	s.hub.mu.RLock()
 	defer s.hub.mu.RUnlock()
-	return len(s.seats) == 0
+	return len(s.seats.all) == 0
 }
 
 func (s *Session) resume(since uint64, r *resumption) {

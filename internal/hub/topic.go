@@ -29,8 +29,9 @@ type topic struct {
 type seat struct {
 	session *Session
 	topic   *topic
-	at      int // index in topic.seats
 	joins   int // how many joins need it
+
+	at, atSession int // indexes in topic.seats and in those of the session
 
 	// What was before the session's time: it need not be sent that of the topic. 0 if
 	// the session joined before its start, which then says so for all topics.

@@ -354,6 +354,9 @@ func (s *Server) changeOver(conn *wsConn, p peer, change func() error) bool {
 		return false
 	}
 	defer s.guests.leave(conn)
+	if conn.under.greet() != nil {
+		return false
+	}
 	if err := conn.expect("2probe", s.cfg.HandshakeIn); err != nil {
 		return false
 	}

@@ -140,6 +140,9 @@ func (f *flusher) writeNow(conn *sharedConn, frames [][]byte) (*backlog, error) 
 	if conn.raw == nil || !conn.writing.TryLock() {
 		return &backlog{conn: conn, frames: slices.Clone(frames)}, nil
 	}
+	if head := conn.takeHead(); head != nil {
+		frames = slices.Insert(frames, 0, head)
+	}
 	for len(frames) > 0 {
 		f.out, frames = f.join(frames)
 		if err := conn.raw.Write(f.try); err != nil || f.err != nil {

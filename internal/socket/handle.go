@@ -90,7 +90,7 @@ func (c *session) check(r request) (events.Event, *failure) {
 }
 
 func (c *session) publish(r request, e events.Event) {
-	// Not under c.ctx: what a client said before it went is still said.
+	// Not within the session: what a client said before it went is still said.
 	ctx, cancel := context.WithTimeout(context.Background(), c.server.cfg.PublishIn)
 	p := events.NewPublication(e, c.identity.Origin(), c.hub.ID())
 	done := func(seq uint64, err error) {

@@ -162,7 +162,7 @@ func TestAClientThatGoesWhileItJoinsLeavesNothing(t *testing.T) {
 		<-joining
 		return nil
 	})
-	c := w.dialRaw(admin)
+	c := w.requestRaw(admin)
 	<-joining
 	c.conn.Close()
 	close(joining)
@@ -197,11 +197,12 @@ func TestWhatWasSaidBeforeADrainIsHeard(t *testing.T) {
 func TestADrainDoesNotWaitForASessionThatIsJoining(t *testing.T) {
 	w := start(t)
 	w.interest.answer(untilEnd)
-	c := w.dial(customer)
+	dialed := make(chan *client)
+	go func() { dialed <- w.dial(customer) }()
 	testkit.Eventually(t, "the join", func() bool { return w.interest.calls.Load() == 1 })
 	began := time.Now()
 	go w.drain()
-	c.closedFor(hub.Drained, "reconnect in")
+	(<-dialed).closedFor(hub.Drained, "reconnect in")
 	w.nothingLeft()
 	if took := time.Since(began); took > long/2 { // HandshakeIn is long
 		t.Errorf("took %s", took)

@@ -77,8 +77,8 @@ func (c *plain) leave() {
 // joinFirst joins what the identity follows from the start and lets the frames
 // out, behind "ready".
 func (c *plain) joinFirst() error {
-	ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.HandshakeIn)
-	defer cancel()
+	ctx, done := c.within(c.server.cfg.HandshakeIn)
+	defer done()
 	position, err := c.server.cfg.Hub.Join(ctx, c.hub, c.identity.FollowsFirst()...)
 	if err != nil {
 		return err
@@ -195,7 +195,7 @@ func (c *plain) close(why hub.Reason, text string) {
 // pingOnce asks the client whether it is there. It reports whether to ask again.
 func (c *plain) pingOnce() bool {
 	heard := c.conn.heard.Load()
-	// Not under c.ctx: the library closes the connection when the context of a
+	// Not by a context that ends: the library closes the connection when the context of a
 	// write ends, and the close frame would not be sent.
 	in := c.server.cfg.PingAnswerIn
 	ctx, cancel := context.WithTimeout(context.Background(), in)

@@ -32,6 +32,17 @@ type rawClient struct {
 // dialRaw connects a client that does nothing by itself.
 func (w *world) dialRaw(query string) *rawClient {
 	w.Helper()
+	c := w.requestRaw(query)
+	res, err := http.ReadResponse(c.in, nil)
+	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		w.Fatalf("got %v, %v", res, err)
+	}
+	return c
+}
+
+// requestRaw is dialRaw without the server's answer, which comes with the first frame.
+func (w *world) requestRaw(query string) *rawClient {
+	w.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
 	if err != nil {
 		w.Fatal(err)
@@ -43,12 +54,7 @@ func (w *world) dialRaw(query string) *rawClient {
 	if err != nil {
 		w.Fatal(err)
 	}
-	c := &rawClient{TB: w.TB, conn: conn, in: bufio.NewReader(conn)}
-	res, err := http.ReadResponse(c.in, nil)
-	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
-		w.Fatalf("got %v, %v", res, err)
-	}
-	return c
+	return &rawClient{TB: w.TB, conn: conn, in: bufio.NewReader(conn)}
 }
 
 // frame writes a frame. The first byte is the opcode, with final or without.

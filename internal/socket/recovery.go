@@ -221,8 +221,8 @@ func (c *session) forget() {
 	if !c.isKept() || c.kept.revision == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.PublishIn)
-	defer cancel()
+	ctx, done := c.within(c.server.cfg.PublishIn)
+	defer done()
 	if err := c.server.cfg.Memory.Forget(ctx, c.hub.ID()); err != nil {
 		c.server.cfg.Log.Debug("forget", "session", c.hub.ID(), "error", err) // it is forgotten in time
 	}
@@ -230,8 +230,8 @@ func (c *session) forget() {
 
 // join follows one more conversation, and remembers that.
 func (c *session) join(to subjects.Conversation) (position uint64, err error) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.PublishIn)
-	defer cancel()
+	ctx, done := c.within(c.server.cfg.PublishIn)
+	defer done()
 	if position, err = c.server.cfg.Hub.Join(ctx, c.hub, to); err != nil {
 		return 0, err
 	}
@@ -258,8 +258,8 @@ func (c *session) leave(to subjects.Conversation) (joined bool, err error) {
 		if len(rest) == len(c.kept.follows) {
 			return false, nil
 		}
-		ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.PublishIn)
-		defer cancel()
+		ctx, done := c.within(c.server.cfg.PublishIn)
+		defer done()
 		if err := c.remember(ctx, rest); err != nil {
 			return true, err
 		}

@@ -2,6 +2,8 @@ package socket
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	"github.com/telle-ai/event-router/internal/auth"
 	"github.com/telle-ai/event-router/internal/hub"
@@ -14,20 +16,55 @@ type session struct {
 	server   *Server
 	identity auth.Identity
 	hub      *hub.Session
-	ctx      context.Context // ends with the session, before its socket does
-	stop     context.CancelFunc
 
 	secret string // of its pid; "": it has none, and is not recovered
 	kept   *kept  // nil: what it follows need not be remembered
+
+	mu      sync.Mutex
+	doing   context.CancelFunc // ends what the session waits for; nil: nothing
+	stopped bool
 }
 
 // newSession returns a session. The audience is the identity's.
 func (s *Server) newSession(identity auth.Identity, cfg hub.SessionConfig) *session {
 	c := &session{server: s, identity: identity}
-	c.ctx, c.stop = context.WithCancel(context.Background())
 	cfg.Audience = identity.Audience()
 	c.hub = s.cfg.Hub.NewSession(cfg)
 	return c
+}
+
+// within returns a context for what takes so long at most, and ends with the session if
+// that is sooner. A session that waits for nothing has none: it would keep one for
+// nothing. Done must be called, the innermost first.
+func (c *session) within(most time.Duration) (ctx context.Context, done func()) {
+	ctx, cancel := context.WithTimeout(context.Background(), most)
+	outer := c.begin(cancel)
+	return ctx, func() {
+		cancel()
+		c.begin(outer)
+	}
+}
+
+// begin makes what the session waits for be ended by a function, and returns the one
+// before.
+func (c *session) begin(cancel context.CancelFunc) (before context.CancelFunc) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before, c.doing = c.doing, cancel
+	if c.stopped && cancel != nil {
+		cancel()
+	}
+	return before
+}
+
+// stop ends what the session waits for, now and from now on.
+func (c *session) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = true
+	if c.doing != nil {
+		c.doing()
+	}
 }
 
 func (c *session) log() {

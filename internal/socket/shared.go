@@ -2,6 +2,7 @@ package socket
 
 import (
 	"bufio"
+	"bytes"
 	"net"
 	"net/http"
 	"slices"
@@ -12,11 +13,27 @@ import (
 )
 
 // A hijacker makes the connection that is taken over from the HTTP server one that
-// can be shared.
+// can be shared. It holds the answer to the request back: that goes out with the first
+// frame, which saves a write.
 type hijacker struct {
 	http.ResponseWriter
 	writeIn time.Duration
 	conn    *sharedConn
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (h *hijacker) WriteHeader(status int) {
+	if status != http.StatusSwitchingProtocols {
+		h.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// accepted is the answer to a request that becomes a WebSocket.
+func (h *hijacker) accepted() []byte {
+	b := bytes.NewBufferString("HTTP/1.1 101 Switching Protocols\r\n")
+	_ = h.Header().Write(b) // a buffer takes everything
+	b.WriteString("\r\n")
+	return b.Bytes()
 }
 
 // Hijack implements [http.Hijacker].
@@ -30,6 +47,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	h.conn = newSharedConn(conn, slices.Clone(early), h.writeIn)
+	h.conn.head = h.accepted()
 	// Not the buffers of the HTTP server, which are large. What is read is buffered by
 	// the connection itself: see input.
 	r := bufio.NewReaderSize(h.conn, smallest)
@@ -51,6 +69,7 @@ type sharedConn struct {
 	writeIn time.Duration // how long a write may take
 
 	writing sync.Mutex
+	head    []byte      // goes before the first frame; guarded by writing
 	busy    atomic.Bool // frames are being written
 	flushes sync.WaitGroup
 
@@ -87,8 +106,24 @@ func (s *sharedConn) Write(b []byte) (int, error) {
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if head := s.takeHead(); head != nil {
+		if _, err := s.Conn.Write(append(head, b...)); err != nil {
+			return 0, err
+		}
+		return len(b), nil
+	}
 	return s.Conn.Write(b)
 }
+
+// takeHead returns what goes before the first frame, once. s.writing is held.
+func (s *sharedConn) takeHead() []byte {
+	head := s.head
+	s.head = nil
+	return head
+}
+
+// greet sends what goes before the first frame: for a client that speaks first.
+func (s *sharedConn) greet() error { return s.writeAll(nil) }
 
 // later writes control frames when it is their turn.
 func (s *sharedConn) later(b []byte) {
@@ -109,7 +144,7 @@ func (s *sharedConn) flush() {
 	defer s.SetWriteDeadline(time.Time{}) // close frames have their own
 	for b := s.takeControl(); b != nil; b = s.takeControl() {
 		_ = s.SetWriteDeadline(time.Now().Add(s.writeIn))
-		if _, err := s.Conn.Write(b); err != nil {
+		if _, err := s.Conn.Write(append(s.takeHead(), b...)); err != nil {
 			s.Conn.Close() // after part of a frame nothing can follow
 		}
 	}
@@ -144,6 +179,9 @@ func (s *sharedConn) writeLocked(frames net.Buffers) error {
 	defer s.busy.Store(false)
 	_ = s.SetWriteDeadline(time.Now().Add(s.writeIn))
 	defer s.SetWriteDeadline(time.Time{})
+	if head := s.takeHead(); head != nil {
+		frames = append(net.Buffers{head}, frames...)
+	}
 	_, err := frames.WriteTo(s.Conn)
 	return err
 }

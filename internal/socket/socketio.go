@@ -221,8 +221,8 @@ func (e *engine) newSession(identity auth.Identity, back comeback, recoverable b
 // enter joins what the session follows from the start, or followed before its client
 // was away, and lets the frames out behind the answer to CONNECT.
 func (c *session) enter(back comeback) error {
-	ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.HandshakeIn)
-	defer cancel()
+	ctx, done := c.within(c.server.cfg.HandshakeIn)
+	defer done()
 	follows, known, err := c.recall(ctx, back)
 	if err != nil {
 		return err
@@ -270,8 +270,8 @@ func (e *engine) refresh() {
 	e.in.Lock()
 	defer e.in.Unlock()
 	c := e.connected()
-	ctx, cancel := context.WithTimeout(c.ctx, c.server.cfg.PublishIn)
-	defer cancel()
+	ctx, done := c.within(c.server.cfg.PublishIn)
+	defer done()
 	if err := c.remember(ctx, c.kept.follows); err != nil {
 		c.server.cfg.Log.Debug("remember", "session", c.hub.ID(), "error", err)
 	}
