@@ -19,6 +19,7 @@ type burst struct {
 	events   []events.Event // none: the one event is not valid, and has no frames, but its place in the order
 	bytes    int
 	frames   frames
+	scratch  []byte
 }
 
 // burstBytes is how much one burst may hold. A session that has no room for all of it
@@ -73,6 +74,9 @@ func (b *burst) reset() {
 	clear(b.sessions)
 	clear(b.events)
 	b.seqs, b.sessions, b.events, b.bytes = b.seqs[:0], b.sessions[:0], b.events[:0], 0
+	if cap(b.scratch) > burstBytes {
+		b.scratch = nil
+	}
 	for a := range b.frames {
 		for p := range b.frames[a] {
 			f := &b.frames[a][p]
@@ -124,7 +128,7 @@ func (b *burst) encode(f *encoded, s *Session, but string) {
 		f.bytes = make([]byte, 0, b.bytes+n*around)
 	}
 	for i := range b.events {
-		bytes, notToSender := s.appendFrame(f.bytes, &b.events[i], b.seqs[i])
+		bytes, notToSender := s.appendFrame(f.bytes, &b.scratch, &b.events[i], b.seqs[i])
 		f.notToSender = f.notToSender || notToSender
 		if len(bytes) > len(f.bytes) && (!notToSender || b.sessions[i] != but) {
 			f.bytes = bytes
@@ -169,8 +173,9 @@ func (f *encoded) start(i int) int {
 
 // appendFrame appends what the session is sent of an event, if its audience sees
 // anything of it.
-func (s *Session) appendFrame(dst []byte, e *events.Event, seq uint64) (b []byte, notToSender bool) {
-	frame, ok := e.Frame(s.audience)
+func (s *Session) appendFrame(dst []byte, scratch *[]byte, e *events.Event, seq uint64) (b []byte, notToSender bool) {
+	*scratch = slices.Grow((*scratch)[:0], len(e.Payload())+events.FrameExtra)
+	frame, ok := e.FrameIn(*scratch, s.audience)
 	if !ok {
 		return dst, false
 	}

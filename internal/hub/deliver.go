@@ -83,4 +83,3 @@ func (ev *StoredEvent) parse(scratch *[]byte) (events.Event, error) {
 }
 
 var errWrongSubject = &events.FieldError{Reason: "names another dealer or group than its subject"}
-

@@ -138,7 +138,7 @@ func (s *storm) blow(halfway func()) {
 	delivering.Go(func() {
 		r := rand.New(rand.NewPCG(rand.Uint64(), 3))
 		for last := false; !last; {
-			last = s.calm.Load() // read first: what arrives then is the rest
+			last = s.calm.Load()       // read first: what arrives then is the rest
 			if last || r.IntN(3) > 0 { // else let some come together
 				s.deliverSome(r)
 			}

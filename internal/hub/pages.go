@@ -77,7 +77,7 @@ func (r *replayed) frame(s *Session) []byte {
 }
 
 func (r *replayed) encode(s *Session, seq uint64) encoded {
-	frame, notToSender := s.appendFrame(nil, r.event, seq)
+	frame, notToSender := s.appendFrame(nil, new([]byte), r.event, seq)
 	return encoded{tried: true, bytes: frame, notToSender: notToSender}
 }
 

@@ -45,13 +45,13 @@ type Session struct {
 	mu      sync.Mutex
 	queue   []queued
 	lent    *[]queued // what queue was begun in: an idle session owns none; nil: nothing
-	waiting int     // bytes in queue, and taken but perhaps not written
-	taken   int     // bytes of these that were taken last
-	last    uint64  // the last event that was pushed
-	most    uint64  // the greatest event that the client has had, or will
-	through uint64  // the session has all events up to here, or they were before its time
-	doubt   uint64  // until it starts: the last event that it misses, unless that was before its time
-	behind  *behind // nil: live
+	waiting int       // bytes in queue, and taken but perhaps not written
+	taken   int       // bytes of these that were taken last
+	last    uint64    // the last event that was pushed
+	most    uint64    // the greatest event that the client has had, or will
+	through uint64    // the session has all events up to here, or they were before its time
+	doubt   uint64    // until it starts: the last event that it misses, unless that was before its time
+	behind  *behind   // nil: live
 	started bool
 	taking  bool // Wake was called and Take has not yet returned nothing
 	told    bool // that the broker is away

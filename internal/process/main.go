@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -71,6 +72,11 @@ func (m Main) serve(cfg any, what string, common *Common, public, internal *stri
 		if err != nil {
 			return err
 		}
+		var keeping sync.WaitGroup
+		defer keeping.Wait()
+		ctx, end := context.WithCancel(context.Background())
+		defer end()
+		keeping.Go(func() { ops.KeepMemory(ctx) })
 		return s.Run(life, l)
 	}
 	return m.Run(cfg, what, nil, func(string) (*LogFlags, Run) { return &common.Process.LogFlags, run })

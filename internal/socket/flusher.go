@@ -35,7 +35,7 @@ type flusher struct {
 	out    []byte   // what try is to write
 	n      int      // how much of it it has written
 	err    error
-	try    func(fd uintptr) bool
+	try    func(fd uintptr)
 }
 
 // A flushable may have frames to write to a WebSocket.
@@ -100,13 +100,13 @@ func (f *flusher) take(done []flushable) []flushable {
 	return due
 }
 
-// tryWrite writes what the kernel takes at once. It never lets the runtime wait for more.
-func (f *flusher) tryWrite(fd uintptr) bool {
+// tryWrite writes what the kernel takes at once. It is to be called by Control, not by
+// Write, of the connection: that would prepare to wait for more.
+func (f *flusher) tryWrite(fd uintptr) {
 	f.n, f.err = ignoringInterrupts(syscall.Write, int(fd), f.out)
 	if f.err == syscall.EAGAIN {
 		f.n, f.err = 0, nil
 	}
-	return true
 }
 
 // mostJoined is how much is copied together for one write.
@@ -145,7 +145,7 @@ func (f *flusher) writeNow(conn *sharedConn, frames [][]byte) (*backlog, error) 
 	}
 	for len(frames) > 0 {
 		f.out, frames = f.join(frames)
-		if err := conn.raw.Write(f.try); err != nil || f.err != nil {
+		if err := conn.raw.Control(f.try); err != nil || f.err != nil {
 			conn.writing.Unlock()
 			return nil, cmp.Or(err, f.err)
 		}

@@ -42,28 +42,41 @@ type Frame struct {
 
 // Frame maps a stored event to what an audience sees. It reports false when the
 // audience sees nothing of it. It depends on nothing but the event.
-func (e *Event) Frame(to Audience) (Frame, bool) {
+func (e *Event) Frame(to Audience) (Frame, bool) { return e.FrameIn(nil, to) }
+
+// FrameExtra is more than a frame's data can be longer than its event's payload.
+const FrameExtra = maxEdits * editBytes
+
+const (
+	maxEdits  = 4
+	editBytes = 32 // at most, of one
+)
+
+// FrameIn is Frame for whoever needs no frame for long: its data may be written into
+// scratch, from its beginning on.
+func (e *Event) FrameIn(scratch []byte, to Audience) (Frame, bool) {
+	in := scratch[:0]
 	switch e.typ {
 	case TypeUpdateMsg, TypeChatMsg:
 		if to == Client && e.user == UserCustomer {
-			return Frame{Channel: ChannelCustomerMessage, Data: e.as(TypeUpdateMsg, unmuted, noneUnread)}, true
+			return Frame{Channel: ChannelCustomerMessage, Data: e.as(in, TypeUpdateMsg, unmuted, noneUnread)}, true
 		}
 		return Frame{
 			Channel:     ChannelChatMessage,
-			Data:        e.as(TypeChatMsg, unmuted, noneUnread),
+			Data:        e.as(in, TypeChatMsg, unmuted, noneUnread),
 			NotToSender: to == Chatbot,
 		}, true
 	case TypeMuteBot, TypeMuteStatus: // a MUTE_STATUS says itself which
-		return Frame{Channel: ChannelMuteState, Data: e.as(TypeMuteStatus, muted)}, true
+		return Frame{Channel: ChannelMuteState, Data: e.as(in, TypeMuteStatus, muted)}, true
 	case TypeUnmuteBot:
-		return Frame{Channel: ChannelMuteState, Data: e.as(TypeMuteStatus, unmuted)}, true
+		return Frame{Channel: ChannelMuteState, Data: e.as(in, TypeMuteStatus, unmuted)}, true
 	case TypeCloseChat:
-		return Frame{Channel: ChannelCloseChat, Data: e.as(TypeCloseChat, alwaysAdmin, closed)}, true
+		return Frame{Channel: ChannelCloseChat, Data: e.as(in, TypeCloseChat, alwaysAdmin, closed)}, true
 	case TypeSysMsg:
-		return Frame{Channel: ChannelSysMessage, Data: e.as(TypeSysMsg, admin, muted, noneUnread)}, true
+		return Frame{Channel: ChannelSysMessage, Data: e.as(in, TypeSysMsg, admin, muted, noneUnread)}, true
 	case TypeClientJoin:
 		if to == Client {
-			return Frame{Channel: ChannelClientJoin, Data: e.as(TypeClientJoin, online)}, true
+			return Frame{Channel: ChannelClientJoin, Data: e.as(in, TypeClientJoin, online)}, true
 		}
 	}
 	return Frame{}, false
@@ -88,10 +101,10 @@ var (
 
 // as returns the payload with another type and with the settings. All else stays
 // byte for byte; a payload that fits already is returned as it is.
-func (e *Event) as(t Type, settings ...setting) []byte {
-	edits := make([]setting, 0, 4) // on the stack: as is on the way of every event
+func (e *Event) as(scratch []byte, t Type, settings ...setting) []byte {
+	edits := make([]setting, 0, maxEdits) // on the stack: as is on the way of every event
 	if t != e.typ {
-		edits = append(edits, setting{field: fieldType, value: `"` + string(t) + `"`})
+		edits = append(edits, setting{field: fieldType, value: quoted[t]})
 	}
 	for _, s := range settings {
 		if !e.at[s.field].present() || s.force && string(e.at[s.field].of(e.payload)) != s.value {
@@ -101,14 +114,23 @@ func (e *Event) as(t Type, settings ...setting) []byte {
 	if len(edits) == 0 {
 		return e.payload
 	}
-	return e.edit(edits)
+	return e.edit(scratch, edits)
 }
+
+// quoted are the types as JSON.
+var quoted = func() map[Type]string {
+	m := map[Type]string{}
+	for _, t := range types {
+		m[t] = `"` + string(t) + `"`
+	}
+	return m
+}()
 
 // edit returns the payload with the values of some fields replaced where they
 // stand, or else put at the end of the object.
-func (e *Event) edit(edits []setting) []byte {
+func (e *Event) edit(scratch []byte, edits []setting) []byte {
 	slices.SortStableFunc(edits, func(a, b setting) int { return e.at[a.field].from - e.at[b.field].from })
-	out := make([]byte, 0, len(e.payload)+32*len(edits))
+	out := slices.Grow(scratch, len(e.payload)+editBytes*len(edits))
 	copied := 0
 	for _, s := range edits {
 		if at := e.at[s.field]; at.present() {
