@@ -22,10 +22,18 @@ func (p *Report) WriteTable(w io.Writer) error {
 	p.writeFigures(w)
 	fmt.Fprintf(w, "\nlost %d, doubled %d, out of order %d, foreign %d, disconnected %d\n",
 		p.Lost, p.Doubled, p.OutOfOrder, p.Foreign, p.disconnects())
-	if p.CPU.Limit {
-		fmt.Fprintln(w, "The generator was the limit: it, or the machine, used nearly all of the CPU that there is.")
-	}
+	p.writeWarning(w)
 	return nil
+}
+
+// writeWarning says when the figures are not those of the router.
+func (p *Report) writeWarning(w io.Writer) {
+	switch {
+	case p.CPU.Limit:
+		fmt.Fprintln(w, "The generator was the limit: there was hardly any more CPU that it could have got.")
+	case p.CPU.Machine > nearlyAll:
+		fmt.Fprintln(w, "This machine was full, with others than this tool.")
+	}
 }
 
 // some counts things.
