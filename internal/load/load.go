@@ -154,7 +154,7 @@ func (r *run) connectAll(ctx context.Context) error {
 	began := time.Now()
 	took := newHistogram()
 	var mu sync.Mutex // of took
-	err = r.each(ctx, r.sockets, func(ctx context.Context, s *socket) error {
+	err = r.each(ctx, r.sockets, r.atFirst(), func(ctx context.Context, s *socket) error {
 		from := time.Now()
 		if err := s.connect(ctx, r.URLs); err != nil {
 			return fmt.Errorf("socket %d: %w", s.index+1, err)
@@ -176,12 +176,24 @@ func (r *run) connectAll(ctx context.Context) error {
 	return r.reportMemory(ctx, before)
 }
 
-// each does something with sockets, --connecting of them at once. It stops at the
+// usually is how many connect at once where it is not what is measured.
+const usually = 256
+
+// atFirst returns how many connect at once at first. With resume --connecting is about
+// the storm.
+func (r *run) atFirst() int {
+	if r.Scenario == Resume && r.Connecting == 0 {
+		return usually
+	}
+	return r.Connecting
+}
+
+// each does something with sockets, some of them at once, 0 for all. It stops at the
 // first error, and at the end of ctx, which is none.
-func (r *run) each(ctx context.Context, sockets []*socket, do func(context.Context, *socket) error) error {
+func (r *run) each(ctx context.Context, sockets []*socket, atOnce int, do func(context.Context, *socket) error) error {
 	all, inner := errgroup.WithContext(ctx)
-	if r.Connecting > 0 {
-		all.SetLimit(r.Connecting)
+	if atOnce > 0 {
+		all.SetLimit(atOnce)
 	}
 	for _, s := range sockets {
 		if inner.Err() != nil {

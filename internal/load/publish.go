@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/redis/go-redis/v9"
@@ -20,6 +21,7 @@ import (
 // A publisher publishes events. Those of one conversation arrive in order.
 type publisher interface {
 	publish(ctx context.Context, batch []outgoing) error
+	flush(ctx context.Context) error // returns when all has arrived where it is published
 	close()
 }
 
@@ -71,6 +73,18 @@ func (p *natsPublisher) publish(_ context.Context, batch []outgoing) error {
 	return p.conn.LastError() // such as a publish that is not permitted
 }
 
+// flushWithin bounds a flush: NATS answers it behind all that was published.
+const flushWithin = 10 * time.Second
+
+func (p *natsPublisher) flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, flushWithin)
+	defer cancel()
+	if err := p.conn.FlushWithContext(ctx); err != nil {
+		return err
+	}
+	return p.conn.LastError()
+}
+
 func (p *natsPublisher) close() { p.conn.Close() }
 
 type redisPublisher struct {
@@ -116,6 +130,8 @@ func (p *redisPublisher) publish(ctx context.Context, batch []outgoing) error {
 	}
 	return nil
 }
+
+func (p *redisPublisher) flush(context.Context) error { return nil } // publish waits for the answers
 
 func (p *redisPublisher) close() { _ = p.client.Close() } // nothing is under way
 
@@ -177,6 +193,8 @@ func refused(resp *http.Response) error {
 	return fmt.Errorf("HTTP status %d", resp.StatusCode)
 }
 
+func (p *httpPublisher) flush(context.Context) error { return nil } // publish waits for the answer
+
 func (p *httpPublisher) close() { p.client.CloseIdleConnections() }
 
 // newConversation makes a chat of the run.
@@ -216,6 +234,13 @@ func (r *run) publishRound(ctx context.Context, conversations []*conversation) e
 			return err
 		}
 		conversations = conversations[n:]
+	}
+	return r.flush(ctx)
+}
+
+func (r *run) flush(ctx context.Context) error {
+	if err := r.publisher.flush(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("--publish: %w", err)
 	}
 	return nil
 }

@@ -113,7 +113,7 @@ func (r *run) storm(drain, stop context.Context) error {
 	end := r.progress.phase("coming back", int64(r.Sockets), st.back.Load, nil)
 	defer func() { end() }()
 	use, began := startUse(), time.Now()
-	err = r.each(drain, r.sockets, func(ctx context.Context, s *socket) error { return st.comeBack(ctx, s, began) })
+	err = r.each(drain, r.sockets, r.Connecting, func(ctx context.Context, s *socket) error { return st.comeBack(ctx, s, began) })
 	if err == nil && drain.Err() == nil {
 		end()
 		end = r.progress.phase("waiting for what was missed", 0, nil, nil)

@@ -2,6 +2,8 @@ package load
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 )
 
@@ -32,9 +34,9 @@ func (r *run) playSlow(drain, stop context.Context) error {
 	r.settle(stop, others)
 	r.report.Latency, r.report.Deliveries = r.measured()
 	report.grow(r, before)
-	report.release(r, drain, stop, slow, open)
+	back := report.release(r, drain, stop, slow, open)
 	r.finish(stop)
-	return err
+	return errors.Join(err, back)
 }
 
 // grow reports how much memory the router took meanwhile.
@@ -47,24 +49,22 @@ func (p *SlowReport) grow(r *run, before int64) {
 }
 
 // release lets the slow socket read, and reports what becomes of it.
-func (p *SlowReport) release(r *run, drain, stop context.Context, slow *socket, open func()) {
+func (p *SlowReport) release(r *run, drain, stop context.Context, slow *socket, open func()) (err error) {
 	defer r.progress.phase("the slow socket reads again", 0, nil, nil)()
 	p.Behind = slow.lost()
 	began := time.Now()
 	open()
 	r.settle(stop, []*socket{slow})
-	if slow.isConnected() {
-		slow.expect(false)
-		p.Outcome = "caught up"
-	} else {
+	if p.Outcome = "caught up"; !slow.isConnected() {
 		p.Outcome = "closed " + slow.why()
-		if err := slow.connect(drain, r.URLs); err == nil {
-			slow.expect(false)
-			r.settle(stop, []*socket{slow})
+		if err = slow.connect(drain, r.URLs); err != nil {
+			err = fmt.Errorf("the slow socket cannot come back: %w", err)
 		}
+		r.settle(stop, []*socket{slow})
 	}
-	p.Seconds = time.Since(began).Seconds()
-	p.Lost = slow.lost()
+	slow.expect(false)
+	p.Seconds, p.Lost = time.Since(began).Seconds(), slow.lost()
+	return err
 }
 
 // shut lets the socket read nothing, or some frames per second, until it is opened.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -220,21 +219,22 @@ func (s *socket) catchUp() {
 	}
 }
 
-// notices are frames that are no events.
-var notices = [][]byte{[]byte(`{"event":"live"`), []byte(`42["live"`), []byte(`{"event":"degraded"`), []byte(`42["degraded"`)}
-
 // takeOther takes in a frame without a marker of this run.
 func (s *socket) takeOther(frame []byte) {
-	isNotice := func(n []byte) bool { return bytes.HasPrefix(frame, n) }
-	if slices.ContainsFunc(notices, isNotice) {
-		if slices.ContainsFunc(notices[2:], isNotice) {
-			s.run.degraded.Add(1)
-		}
-		return
+	switch {
+	case isNotice(frame, "degraded"):
+		s.run.degraded.Add(1)
+	case isNotice(frame, "live"):
+	default:
+		s.shard.mu.Lock()
+		defer s.shard.mu.Unlock()
+		s.shard.found[foreign]++
 	}
-	s.shard.mu.Lock()
-	defer s.shard.mu.Unlock()
-	s.shard.found[foreign]++
+}
+
+// isNotice reports whether a frame, by either protocol, is a notice of this name.
+func isNotice(frame []byte, name string) bool {
+	return bytes.HasPrefix(frame, []byte(`{"event":"`+name+`"`)) || bytes.HasPrefix(frame, []byte(`42["`+name+`"`))
 }
 
 // closed notes that a connection has ended.

@@ -31,7 +31,10 @@ func (r *run) traffic(drain, stop context.Context, what string) error {
 	r.report.CPU = use.until()
 	r.report.Seconds = took.Seconds()
 	r.report.Published = Rate{Count: n, PerSecond: per(float64(n), took)}
-	return err
+	if err != nil {
+		return err
+	}
+	return r.flush(stop)
 }
 
 // pace publishes for some time, at --rate or as fast as --in-flight allows. That ctx

@@ -94,7 +94,7 @@ func (r loadReport) isClean(t *testing.T, code int, stderr string) {
 			t.Errorf("not all zero: %+v", r)
 		}
 	}
-	if r.Connect.Sockets != 20 || r.Connect.LatencyMs == nil || r.Connect.PerSecond <= 0 || r.CPU.Cores < 1 {
+	if r.Connect.Sockets != r.Sockets || r.Connect.LatencyMs == nil || r.Connect.PerSecond <= 0 || r.CPU.Cores < 1 {
 		t.Errorf("connect %+v, CPU %+v", r.Connect, r.CPU)
 	}
 }
