@@ -76,7 +76,7 @@ func Run(drain, stop context.Context, o Options) (*Report, error) {
 	r := newRun(o)
 	defer r.end()
 	err := r.play(drain, stop)
-	r.report.fill(r)
+	r.report.fill(r, stop.Err() == nil)
 	r.report.EndedEarly = drain.Err() != nil
 	if err == nil {
 		err = r.report.verdict()

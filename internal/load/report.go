@@ -136,10 +136,10 @@ func (r *run) reportMemory(ctx context.Context, before int64) error {
 	return err
 }
 
-// fill fills in what was found.
-func (p *Report) fill(r *run) {
+// fill fills in what was found, by sockets that have waited for stragglers or not.
+func (p *Report) fill(r *run, waited bool) {
 	for _, s := range r.sockets {
-		p.Lost += int64(s.lost())
+		p.Lost += int64(s.lost(waited))
 	}
 	p.Doubled, p.OutOfOrder, p.Foreign = r.found(doubled), r.found(outOfOrder), r.found(foreign)
 	p.Degraded = r.degraded.Load()

@@ -223,6 +223,25 @@ func TestAnInterruptedRunReportsWhatItHas(t *testing.T) {
 	}
 }
 
+// Who is away when Ctrl-C comes has not lost what it would have had when it came back.
+func TestAnInterruptedStormHasLostNothing(t *testing.T) {
+	s := startServer(t, nil)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	s.fault = func(n int, frame string) []string {
+		if n == 2 { // the first one that is missed
+			interrupt()
+		}
+		return []string{frame}
+	}
+	o := against(s)
+	o.Scenario, o.Cut, o.Holes, o.ResumeURLs = Resume, true, 1, o.URLs
+	report, err := Run(ctx, t.Context(), o)
+	if err != nil || !report.EndedEarly || report.Lost != 0 {
+		t.Errorf("%v, report %+v", err, report)
+	}
+}
+
 // What may hold a token or a password is in no error and no report.
 func TestNoSecretIsTold(t *testing.T) {
 	refuses := httptest.NewServer(http.NotFoundHandler())

@@ -51,7 +51,7 @@ func (p *SlowReport) grow(r *run, before int64) {
 // release lets the slow socket read, and reports what becomes of it.
 func (p *SlowReport) release(r *run, drain, stop context.Context, slow *socket, open func()) (err error) {
 	defer r.progress.phase("the slow socket reads again", 0, nil, nil)()
-	p.Behind = slow.lost()
+	p.Behind = slow.lost(true)
 	began := time.Now()
 	open()
 	r.settle(stop, []*socket{slow})
@@ -63,7 +63,7 @@ func (p *SlowReport) release(r *run, drain, stop context.Context, slow *socket, 
 		r.settle(stop, []*socket{slow})
 	}
 	slow.expect(false)
-	p.Seconds, p.Lost = time.Since(began).Seconds(), slow.lost()
+	p.Seconds, p.Lost = time.Since(began).Seconds(), slow.lost(true)
 	return err
 }
 

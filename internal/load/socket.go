@@ -283,12 +283,13 @@ func (s *socket) isBehind() bool {
 	return s.conn != nil && s.checker.lacks(s.conversation.sent.Load()) > 0
 }
 
-// lost counts what has not come. It counts nothing of a socket that was disconnected
-// meanwhile: that is told as what it is.
-func (s *socket) lost() uint64 {
+// lost counts what has not come, and will not any more. Of a socket that is not
+// connected, or that nobody has waited for, that is only what something else came
+// after.
+func (s *socket) lost(waited bool) uint64 {
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
-	if s.conn == nil && !s.expected {
+	if s.conn == nil || !waited {
 		return uint64(len(s.checker.missing))
 	}
 	return s.checker.lacks(s.conversation.sent.Load())
