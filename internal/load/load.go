@@ -121,6 +121,7 @@ func (r *run) end() {
 		r.publisher.close()
 	}
 	r.http.CloseIdleConnections()
+	r.sockets[0].http.CloseIdleConnections() // it may have its own
 }
 
 // play is the scenario.

@@ -226,6 +226,10 @@ func (r *run) compose(c *conversation) outgoing {
 // mostBytesAtOnce bounds a batch, which HTTP takes up to a bound.
 const mostBytesAtOnce = 4 << 20
 
+// betweenBatches makes a round 20000 events/s at most. A stream that stores less fast
+// than NATS takes in holds some thousands, and drops the rest.
+const betweenBatches = 50 * time.Millisecond
+
 // publishRound publishes an event in each of the conversations.
 func (r *run) publishRound(ctx context.Context, conversations []*conversation) error {
 	for len(conversations) > 0 {
@@ -233,7 +237,9 @@ func (r *run) publishRound(ctx context.Context, conversations []*conversation) e
 		if err := r.publishTo(ctx, conversations[:n]); err != nil {
 			return err
 		}
-		conversations = conversations[n:]
+		if conversations = conversations[n:]; len(conversations) > 0 {
+			wait(ctx, betweenBatches)
+		}
 	}
 	return r.flush(ctx)
 }

@@ -28,7 +28,8 @@ type Report struct {
 	Clean      bool   `json:"clean"`
 	Problem    string `json:"problem"`
 
-	Seconds    float64        `json:"seconds"` // that were measured
+	Seconds    float64        `json:"seconds"`        // that were measured
+	Asked      float64        `json:"askedPerSecond"` // by --rate; 0: as fast as goes
 	Published  Rate           `json:"published"`
 	Deliveries Rate           `json:"deliveries"`
 	Latency    *Percentiles   `json:"latencyMs,omitempty"`
@@ -113,7 +114,7 @@ func newReport(r *run) *Report {
 		Scenario: r.Scenario, Protocol: r.Protocol, Run: r.id, Dealer: r.Dealer, Sockets: r.Sockets, Groups: r.Groups,
 	}
 	if u, err := url.Parse(r.Publish); err == nil && r.publishes() {
-		report.PublishBy = u.Scheme
+		report.PublishBy, report.Asked = u.Scheme, r.Rate
 	}
 	return report
 }

@@ -74,6 +74,9 @@ func (p *Report) writePercentiles(w io.Writer) {
 	_ = t.Flush() // whoever reads it has gone
 }
 
+// nearlyAsked is how much of --rate is as good as all.
+const nearlyAsked = 0.95
+
 // writeFigures writes all else.
 func (p *Report) writeFigures(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -81,7 +84,11 @@ func (p *Report) writeFigures(w io.Writer) {
 		fmt.Fprintf(t, "connected\t%d sockets in %.2f s\t%.0f/s\n", c.Sockets, c.Seconds, c.PerSecond)
 	}
 	if p.Published.Count > 0 {
-		fmt.Fprintf(t, "published\t%d in %.2f s\t%.0f/s\n", p.Published.Count, p.Seconds, p.Published.PerSecond)
+		fmt.Fprintf(t, "published\t%d in %.2f s\t%.0f/s", p.Published.Count, p.Seconds, p.Published.PerSecond)
+		if p.Published.PerSecond < nearlyAsked*p.Asked {
+			fmt.Fprintf(t, ", not the %.0f/s that were asked for", p.Asked)
+		}
+		fmt.Fprintln(t)
 	}
 	if p.Deliveries.Count > 0 {
 		fmt.Fprintf(t, "delivered\t%d\t%.0f/s\n", p.Deliveries.Count, p.Deliveries.PerSecond)

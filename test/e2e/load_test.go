@@ -21,7 +21,7 @@ type loadReport struct {
 	Scenario, Protocol, Run, Dealer, PublishBy, Problem string
 	Sockets, Groups                                     int
 	EndedEarly, Clean                                   bool
-	Seconds                                             float64
+	Seconds, AskedPerSecond                             float64
 	Published, Deliveries                               struct {
 		Count     int64
 		PerSecond float64
