@@ -14,8 +14,9 @@ var version = "dev"
 
 // cli is what telle can be asked for.
 type cli struct {
-	Dev  dev  `cmd:"" help:"Run everything in one process, for a first look: NATS, Redis, a bridge and two routers."`
-	Tail tail `cmd:"" help:"Print the events of a dealer, or of one of its chats, as the stream stores them."`
+	Dev  dev   `cmd:"" help:"Run everything in one process, for a first look: NATS, Redis, a bridge and two routers."`
+	Tail tail  `cmd:"" help:"Print the events of a dealer, or of one of its chats, as the stream stores them."`
+	Load loads `kong:"cmd,help='Measure a running deployment, and check that nothing is lost, doubled or out of order.',set='publish=nats://127.0.0.1:4222',set='connecting=256',set='payload=128',set='rate=0',set='in_flight=16'"`
 	process.LogFlags
 }
 
@@ -28,13 +29,16 @@ func main() {
 	defaults := map[string]string{"log_level": "warn", "log_format": "text"}
 	os.Exit(m.Run(&c, "The operator's tool of the Telle event router.", defaults,
 		func(command string) (*process.LogFlags, process.Run) {
-			name, _, _ := strings.Cut(command, " ")
+			name, scenario, _ := strings.Cut(command, " ")
 			return &c.LogFlags, map[string]process.Run{
 				"dev": func(life process.Life, log *slog.Logger) error {
 					return c.Dev.run(life, log, os.Stdout)
 				},
 				"tail": func(life process.Life, log *slog.Logger) error {
 					return c.Tail.run(life, log, os.Stdout)
+				},
+				"load": func(life process.Life, _ *slog.Logger) error {
+					return c.Load.run(scenario, life, os.Stdout, os.Stderr)
 				},
 			}[name]
 		}))

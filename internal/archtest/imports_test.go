@@ -28,15 +28,23 @@ type rule struct {
 	forbids func(from, to string) bool
 }
 
+// outside is why the load tool may import what only one room may.
+const outside = "the load tool stands outside of the house: it is a client as any other"
+
 var rules = []rule{
-	only("github.com/nats-io/nats.go", "internal/broker",
-		"what NATS promises and does not promise is handled in one place; the rest can be tested without it"),
+	only("github.com/nats-io/nats.go", "internal/broker internal/load",
+		"what NATS promises and does not promise is handled in one place; the rest can be tested without it; "+
+			outside),
 	only("github.com/nats-io/nats-server", "internal/natsd",
 		"the server is a large dependency, and only `telle dev` needs it: router and bridge must not carry it"),
-	only("github.com/redis/go-redis", "internal/source",
-		"how Redis loses messages is handled in one place"),
-	only("github.com/coder/websocket", "internal/socket",
-		"one room knows what a connection is, and decides about deadlines, limits and close codes"),
+	only("github.com/redis/go-redis", "internal/source internal/load",
+		"how Redis loses messages is handled in one place; "+outside),
+	only("github.com/coder/websocket", "internal/socket internal/load",
+		"one room knows what a connection is, and decides about deadlines, limits and close codes; "+outside),
+	only("github.com/golang-jwt/jwt", "internal/auth internal/load",
+		"one room decides what a token proves; "+outside),
+	only("github.com/HdrHistogram", "internal/load",
+		"rooms keep plain counters, which cost nothing until somebody scrapes"),
 	only("github.com/prometheus", "internal/ops",
 		"rooms keep plain counters, which cost nothing until somebody scrapes"),
 	only("github.com/alicebob/miniredis", "cmd/telle",
@@ -53,6 +61,8 @@ var rules = []rule{
 	stdOnly("pkg", "pkg/subjects",
 		"other programs import it, and must not inherit our dependencies"),
 
+	{"only cmd imports internal/load", "it is a client of the house, not a part of it",
+		func(from, to string) bool { return in(to, "internal/load") && !in(from, "internal/load cmd") }},
 	{"nobody imports cmd", "a command is an end: what two commands share is a room",
 		func(_, to string) bool { return in(to, "cmd") }},
 	{"only cmd imports internal/process", "it assembles the other rooms, so none of them can need it",
@@ -81,12 +91,13 @@ func siblings(from, to string) bool {
 	return in(from, "internal") && in(to, "internal") && roomOf(from) != roomOf(to)
 }
 
-// mayKnow lists the rooms that may import others. The other rules for internal/process and internal/testkit are
-// stricter than this one and say it better.
+// mayKnow lists the rooms that may import others. The other rules for internal/process, internal/load and
+// internal/testkit are stricter than this one and say it better.
 func mayKnow(from, to string) bool {
 	return in(from, "internal/process") ||
 		in(from, "internal/socket") && in(to, "internal/hub internal/socketio internal/auth") ||
-		in(to, "internal/process internal/testkit")
+		in(from, "internal/load") && in(to, "internal/socketio") || // the packets are the same for a client
+		in(to, "internal/process internal/testkit internal/load")
 }
 
 // in tells whether path is one of the given trees (separated by spaces) or lies below one.
@@ -184,15 +195,17 @@ func short(path string) string { return strings.TrimPrefix(path, module+"/") }
 
 // forbidden has imports that must be refused, with a word of the rule that does it. Every rule is in it.
 var forbidden = []struct{ from, to, word string }{
-	{"internal/hub", "github.com/nats-io/nats.go", "internal/broker may"},
-	{"cmd/telle", "github.com/nats-io/nats.go/jetstream", "internal/broker may"},
+	{"internal/hub", "github.com/nats-io/nats.go", "internal/broker and internal/load may"},
+	{"cmd/telle", "github.com/nats-io/nats.go/jetstream", "internal/broker and internal/load may"},
 	{"internal/broker", "github.com/nats-io/nats-server/v2/server", "internal/natsd may"},
-	{"internal/broker", "github.com/redis/go-redis/v9", "internal/source may"},
-	{"cmd/router", "github.com/coder/websocket", "internal/socket may"},
-	{"internal/socketio", "github.com/coder/websocket", "internal/socket may"},
+	{"internal/broker", "github.com/redis/go-redis/v9", "internal/source and internal/load may"},
+	{"cmd/router", "github.com/coder/websocket", "internal/socket and internal/load may"},
+	{"internal/socketio", "github.com/coder/websocket", "internal/socket and internal/load may"},
 	{"internal/socket", "github.com/prometheus/client_golang/prometheus", "internal/ops may"},
 	{"cmd/router", "github.com/alicebob/miniredis/v2", "cmd/telle may"},
 	{"internal/auth", "github.com/alecthomas/kong", "internal/process and cmd may"},
+	{"internal/process", "github.com/golang-jwt/jwt/v5", "internal/auth and internal/load may"},
+	{"internal/socket", "github.com/HdrHistogram/hdrhistogram-go", "internal/load may"},
 
 	{"internal/hub", "golang.org/x/time/rate", "internal/hub imports the standard"},
 	{"internal/hub", "internal/ops", "internal/hub imports the standard"},
@@ -209,6 +222,8 @@ var forbidden = []struct{ from, to, word string }{
 	{"internal/socket", "internal/broker", "rooms do not"},
 	{"internal/socketio", "internal/hub", "rooms do not"},
 	{"internal/ops/probe", "internal/broker", "rooms do not"},
+	{"internal/load", "internal/socket", "rooms do not"},
+	{"internal/process", "internal/load", "only cmd imports internal/load"},
 }
 
 func TestEachRuleCanBeBroken(t *testing.T) {
@@ -237,7 +252,7 @@ func TestEachRuleCanBeBroken(t *testing.T) {
 func TestWhatTheDesignAllowsIsAllowed(t *testing.T) {
 	allowed := []pkg{
 		{"cmd/router", []string{"os", "internal/process", "github.com/alecthomas/kong"}},
-		{"cmd/telle", []string{"internal/natsd", "internal/process", "github.com/alicebob/miniredis/v2"}},
+		{"cmd/telle", []string{"internal/load", "internal/natsd", "internal/process", "github.com/alicebob/miniredis/v2"}},
 		{"internal/process", []string{"internal/broker", "internal/hub", "internal/ops", "pkg/events",
 			"github.com/alecthomas/kong"}},
 		{"internal/process/flags", []string{"internal/auth"}},
@@ -249,6 +264,8 @@ func TestWhatTheDesignAllowsIsAllowed(t *testing.T) {
 		{"internal/socket", []string{"internal/hub", "internal/socketio", "internal/auth",
 			"github.com/coder/websocket", "golang.org/x/time/rate"}},
 		{"internal/socketio", []string{"encoding/json"}},
+		{"internal/load", []string{"internal/socketio", "pkg/subjects", "github.com/coder/websocket",
+			"github.com/nats-io/nats.go", "github.com/redis/go-redis/v9", "github.com/golang-jwt/jwt/v5"}},
 		{"internal/ops", []string{"github.com/prometheus/client_golang/prometheus"}},
 		{"internal/testkit", []string{"internal/natsd", "internal/broker", "github.com/nats-io/nats.go"}},
 		{"pkg/events", []string{"pkg/subjects", "encoding/json"}},

@@ -25,7 +25,7 @@ import (
 const (
 	exitClean  = 0
 	exitConfig = 1
-	exitLost   = 2
+	exitLost   = 2 // of a command that measures: what it measures was lost, or not as promised
 )
 
 // A Main is a program: what its main function hands over.
@@ -152,7 +152,7 @@ func (m Main) exit(err error) int {
 	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil {
 		fmt.Fprintf(m.Stderr, "%s --help shows what there is\n", m.Name)
 	}
-	if errors.Is(err, ErrLost) {
+	if errors.Is(err, ErrLost) || errors.Is(err, ErrUnclean) {
 		return exitLost
 	}
 	return exitConfig
@@ -161,6 +161,10 @@ func (m Main) exit(err error) int {
 // ErrLost is under the errors of a process that ends because a dependency stayed
 // away.
 var ErrLost = errors.New("a dependency stayed lost")
+
+// ErrUnclean is under the errors of a command that has measured, and seen a promise
+// broken or a server fail.
+var ErrUnclean = errors.New("the run was not clean")
 
 func (f *LogFlags) logger(out io.Writer) (*slog.LevelVar, *slog.Logger, error) {
 	level := new(slog.LevelVar)
