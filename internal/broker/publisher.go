@@ -58,7 +58,8 @@ type publisher struct {
 	refusal error // why the last message did not get in; nil: it did
 	lanes   map[string]*lane
 	tokens  uint64              // how many were given out
-	sent    map[uint64]*pending // by token: all that was sent and has not ended
+	sent    map[uint64]*pending // by its address's token: all that was sent and has not ended
+	free    []*address          // to be used again, for CHAT: sequences of two streams do not compare
 
 	id [1]string // guarded by mu, stands in the header of all messages: that of the one that is being sent
 }
@@ -85,12 +86,27 @@ type pending struct {
 
 	// Guarded by publisher.mu.
 	next    *pending // in its lane
-	token   uint64   // names it in its acks, however often it is sent: a late ack counts; 0: not sent yet
+	address *address // for its acks, however often it is sent: a late ack counts; nil: not sent yet
+	times   int      // that it was sent
 	ended   bool
 	looked  bool      // it is being looked up: not to be sent
 	refused int       // times in a row
 	retry   time.Time // when to send it again
 	first   time.Time // it cannot have been stored before; zero: nor since
+}
+
+// An address is where the acks of one message at a time arrive.
+//
+// It is used again when the message before was sent once and acknowledged: a server
+// looks for who listens to a subject, and a new one for each message takes a tenth of
+// its time. Should a second answer to a message come then (from the stream's next
+// leader, for one), it would seem to be for the message after. But it names the
+// sequence that the first one named, since the stream has a message once; so only what
+// is above all that was acknowledged here counts.
+type address struct {
+	token   uint64
+	subject string
+	last    uint64 // the last sequence that was acknowledged here; 0: none was
 }
 
 // Why a message is not in the stream yet, beside what the stream itself says.
@@ -106,6 +122,7 @@ const (
 	lastRetry  = 3 * time.Second        // but no longer
 	overhead   = 512                    // bytes that a held message costs beside its payload
 	tokenBase  = 36
+	mostFree   = 1000 // addresses: about as many subjects as a server remembers
 )
 
 func newPublisher(nc *nats.Conn, cfg Config, find func(context.Context, *pending) (uint64, error)) (*publisher, error) {
@@ -350,13 +367,12 @@ func (p *publisher) send(m *pending) {
 
 func (p *publisher) publish(m *pending, now time.Time) {
 	m.retry = now.Add(p.ackWait)
-	if m.token == 0 {
-		p.tokens++
-		m.token = p.tokens
-		p.sent[m.token] = m
+	if m.address == nil {
+		p.assign(m, p.addressFor(m))
 	}
+	m.times++
 	p.id[0] = m.id
-	if err := p.nc.PublishMsg(&nats.Msg{Subject: m.subject, Reply: p.replyTo(m), Header: m.header, Data: m.data}); err != nil {
+	if err := p.nc.PublishMsg(&nats.Msg{Subject: m.subject, Reply: m.address.subject, Header: m.header, Data: m.data}); err != nil {
 		p.refused(m, err)
 		return
 	}
@@ -365,10 +381,35 @@ func (p *publisher) publish(m *pending, now time.Time) {
 	}
 }
 
-// replyTo returns where a message's acks arrive.
-func (p *publisher) replyTo(m *pending) string {
-	reply := make([]byte, 0, 64) // does not escape: one allocation, not two
-	return string(strconv.AppendUint(append(reply, p.inbox...), m.token, tokenBase))
+func (p *publisher) assign(m *pending, a *address) {
+	if m.address != nil {
+		delete(p.sent, m.address.token)
+	}
+	m.address = a
+	p.sent[a.token] = m
+}
+
+func (p *publisher) addressFor(m *pending) *address {
+	if last := len(p.free) - 1; last >= 0 && m.stream == ChatStream {
+		a := p.free[last]
+		p.free = p.free[:last]
+		return a
+	}
+	return p.newAddress()
+}
+
+func (p *publisher) newAddress() *address {
+	p.tokens++
+	return &address{token: p.tokens, subject: p.inbox + strconv.FormatUint(p.tokens, tokenBase)}
+}
+
+// release lets the address of a message that was acknowledged be used again, if no
+// other answer to the message is due.
+func (p *publisher) release(m *pending, seq uint64) {
+	if m.times == 1 && m.stream == ChatStream && len(p.free) < mostFree {
+		m.address.last = seq
+		p.free = append(p.free, m.address)
+	}
 }
 
 // refused decides what becomes of a message that did not get into the stream:
@@ -425,7 +466,9 @@ func (p *publisher) report(m *pending, seq uint64, err error) {
 // remove takes a message out of its lane, and lets the next one go. p.mu is held.
 func (p *publisher) remove(m *pending) {
 	m.ended = true
-	delete(p.sent, m.token)
+	if m.address != nil {
+		delete(p.sent, m.address.token)
+	}
 	switch l := p.lanes[m.lane]; {
 	case l.first != m:
 		l.skip(m)
@@ -554,6 +597,14 @@ func (p *publisher) acknowledged(answer *nats.Msg) {
 		return
 	}
 	p.refusal = nil
+	if ack.Seq <= m.address.last { // the message's own, if it is a duplicate: nobody knows
+		p.assign(m, p.newAddress())
+		p.retries.Add(1)
+		p.send(m)
+		p.mu.Unlock()
+		return
+	}
+	p.release(m, ack.Seq)
 	p.remove(m)
 	p.mu.Unlock()
 	if ack.Duplicate {
