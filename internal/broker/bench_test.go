@@ -37,6 +37,16 @@ func BenchmarkPublish(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
+func BenchmarkAck(b *testing.B) {
+	answer := []byte(`{"stream":"CHAT","seq":12345678}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := readAck(answer, ChatStream); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkFollow is how fast sessions can join: each follows a subject of its own
 // and the dealer's, and leaves.
 func BenchmarkFollow(b *testing.B) {

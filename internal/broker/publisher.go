@@ -2,11 +2,9 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,7 +39,8 @@ type publisher struct {
 	inbox   string // acks arrive on inbox + token; nobody else has the same
 	ackWait time.Duration
 	bound   int64
-	room    *semaphore.Weighted // bytes that may still be taken in
+	room    *semaphore.Weighted           // bytes that may still be taken in
+	headers map[events.Origin]nats.Header // of events that no session sent
 
 	// Set by NATS's callbacks. To ask the connection is to wait while it dials.
 	online     atomic.Bool
@@ -50,7 +49,7 @@ type publisher struct {
 	window   atomic.Int64  // how long the stream remembers ids, in nanoseconds
 	doubtful chan *pending // to be looked up
 
-	tokens                                           atomic.Uint64
+	made                                             atomic.Uint64 // ids
 	held                                             atomic.Int64
 	published, duplicates, retries, failed, deadOnes atomic.Uint64
 
@@ -58,32 +57,56 @@ type publisher struct {
 	closed  bool
 	refusal error // why the last message did not get in; nil: it did
 	lanes   map[string]*lane
-	byToken map[string]*pending // all that has not ended
+	tokens  uint64              // how many were given out
+	sent    map[uint64]*pending // by its address's token: all that was sent and has not ended
+	free    []*address          // to be used again, for CHAT: sequences of two streams do not compare
+
+	id [1]string // guarded by mu, stands in the header of all messages: that of the one that is being sent
 }
 
 // A lane is what waits for the stream in one order. Its first message is under
-// way, or to be sent again.
+// way, or to be sent again. A lane is never empty.
 type lane struct {
-	queue []*pending
-	ended int // of these: have ended where they stood, behind others
+	first, last *pending
+	waiting     int // behind the first
+	ended       int // of these: have ended where they stood
 }
 
 // pending is a message that the stream has not acknowledged.
 type pending struct {
-	msg    *nats.Msg
-	stream string // the one that has to acknowledge it
-	token  string // names it in its acks, however often it is sent: a late ack counts
-	lane   string
-	size   int64
-	done   func(seq uint64, err error) // called once, without the publisher's lock
-	expiry *time.Timer                 // nil: held until it is stored
+	subject string
+	header  nats.Header // may be others' too; the id in it is publisher.id
+	data    []byte
+	id      string // makes it safe to send it again
+	stream  string // the one that has to acknowledge it
+	lane    string
+	size    int64
+	done    func(seq uint64, err error) // called once, without the publisher's lock
+	expiry  *time.Timer                 // nil: held until it is stored
 
 	// Guarded by publisher.mu.
+	next    *pending // in its lane
+	address *address // for its acks, however often it is sent: a late ack counts; nil: not sent yet
+	times   int      // that it was sent
 	ended   bool
 	looked  bool      // it is being looked up: not to be sent
 	refused int       // times in a row
 	retry   time.Time // when to send it again
 	first   time.Time // it cannot have been stored before; zero: nor since
+}
+
+// An address is where the acks of one message at a time arrive.
+//
+// It is used again when the message before was sent once and acknowledged: a server
+// looks for who listens to a subject, and a new one for each message takes a tenth of
+// its time. Should a second answer to a message come then (from the stream's next
+// leader, for one), it would seem to be for the message after. But it names the
+// sequence that the first one named, since the stream has a message once; so only what
+// is above all that was acknowledged here counts.
+type address struct {
+	token   uint64
+	subject string
+	last    uint64 // the last sequence that was acknowledged here; 0: none was
 }
 
 // Why a message is not in the stream yet, beside what the stream itself says.
@@ -98,6 +121,8 @@ const (
 	firstRetry = 100 * time.Millisecond // after a refusal that may pass; then twice as long each time
 	lastRetry  = 3 * time.Second        // but no longer
 	overhead   = 512                    // bytes that a held message costs beside its payload
+	tokenBase  = 36
+	mostFree   = 1000 // addresses: about as many subjects as a server remembers
 )
 
 func newPublisher(nc *nats.Conn, cfg Config, find func(context.Context, *pending) (uint64, error)) (*publisher, error) {
@@ -110,7 +135,11 @@ func newPublisher(nc *nats.Conn, cfg Config, find func(context.Context, *pending
 		room:     semaphore.NewWeighted(cfg.HoldBytes),
 		doubtful: make(chan *pending, looksQueued),
 		lanes:    map[string]*lane{},
-		byToken:  map[string]*pending{},
+		sent:     map[uint64]*pending{},
+		headers:  map[events.Origin]nats.Header{},
+	}
+	for _, from := range []events.Origin{events.OriginRedis, events.OriginHTTP, events.OriginChatbot, events.OriginClient} {
+		p.headers[from] = p.headerOf(from, "")
 	}
 	p.window.Store(int64(DuplicateWindow)) // until it is known
 	acks, err := nc.Subscribe(p.inbox+"*", p.acknowledged)
@@ -131,31 +160,40 @@ func newPublisher(nc *nats.Conn, cfg Config, find func(context.Context, *pending
 // with [ErrUnavailable]. Without one it is held and retried until it is stored
 // or the stream refuses it for good, or Close is called.
 func (b *Broker) Publish(ctx context.Context, p events.Publication, done func(seq uint64, err error)) error {
-	msg := nats.NewMsg(p.Event.Subject())
-	msg.Data = p.Event.Payload()
-	msg.Header.Set(events.HeaderOrigin, string(p.Origin))
-	if p.Session != "" {
-		msg.Header.Set(events.HeaderSession, p.Session)
-	}
-	m := b.publisher.newPending(msg, p.ID)
-	m.stream, m.lane, m.done = ChatStream, msg.Subject, done
+	m := b.publisher.newPending(p.Event.Subject(), p.ID)
+	m.header, m.data = b.publisher.headerOf(p.Origin, p.Session), p.Event.Payload()
+	m.stream, m.lane, m.done = ChatStream, m.subject, done
 	if p.ID != "" {
 		m.first = p.Since
 	}
 	return b.publisher.take(ctx, m)
 }
 
+// headerOf returns the header of an event.
+func (p *publisher) headerOf(from events.Origin, session string) nats.Header {
+	if session != "" {
+		return p.withID(nats.Header{events.HeaderOrigin: {string(from)}, events.HeaderSession: {session}})
+	}
+	if h := p.headers[from]; h != nil {
+		return h
+	}
+	return p.withID(nats.Header{events.HeaderOrigin: {string(from)}})
+}
+
+// withID makes room in a header for the id of whatever message is sent.
+func (p *publisher) withID(h nats.Header) nats.Header {
+	h[nats.MsgIdHdr] = p.id[:]
+	return h
+}
+
 // newPending returns a message that is not held yet. The id makes it safe to send
 // the message again; where the sender has none, one is made that is never used
 // twice: the stream would drop the second message.
-func (p *publisher) newPending(msg *nats.Msg, id string) *pending {
-	token := strconv.FormatUint(p.tokens.Add(1), 36)
-	msg.Reply = p.inbox + token
+func (p *publisher) newPending(subject, id string) *pending {
 	if id == "" {
-		id = msg.Reply
+		id = p.inbox + strconv.FormatUint(p.made.Add(1), 36)
 	}
-	msg.Header.Set(nats.MsgIdHdr, id)
-	return &pending{msg: msg, token: token}
+	return &pending{subject: subject, id: id}
 }
 
 // Headers of a dead letter.
@@ -180,9 +218,8 @@ func (b *Broker) DeadStored(seq uint64, subject, reason string, payload []byte) 
 }
 
 func (b *Broker) deadLetter(id, source, from, reason string, payload []byte) *pending {
-	msg := nats.NewMsg(subjects.Dead + "." + source)
-	m := b.publisher.newPending(msg, id)
-	m.stream, m.lane = DeadStream, msg.Reply // a lane of its own: dead letters have no order to keep
+	m := b.publisher.newPending(subjects.Dead+"."+source, id)
+	m.stream, m.lane = DeadStream, m.id // a lane of its own: dead letters have no order to keep
 	m.done = func(_ uint64, err error) {
 		if err != nil {
 			b.log.Error("dead letter lost", "source", source, "reason", reason, "error", err)
@@ -190,14 +227,14 @@ func (b *Broker) deadLetter(id, source, from, reason string, payload []byte) *pe
 		}
 		b.publisher.deadOnes.Add(1)
 	}
-	msg.Header.Set(headerReason, oneLine(reason))
-	msg.Header.Set(headerFrom, oneLine(from))
-	msg.Data = payload
-	if fits := b.publisher.most() - headerSize(msg.Header); len(payload) > fits {
-		msg.Header.Set(headerTruncated, strconv.Itoa(len(payload)))
-		fits = b.publisher.most() - headerSize(msg.Header)
-		msg.Data = payload[:max(0, fits)]
+	header := nats.Header{headerReason: {oneLine(reason)}, headerFrom: {oneLine(from)}}
+	m.data = payload
+	if fits := b.publisher.most() - headerSize(header, m.id); len(payload) > fits {
+		header.Set(headerTruncated, strconv.Itoa(len(payload)))
+		fits = b.publisher.most() - headerSize(header, m.id)
+		m.data = payload[:max(0, fits)]
 	}
+	m.header = b.publisher.withID(header)
 	return m
 }
 
@@ -205,10 +242,9 @@ func (b *Broker) deadLetter(id, source, from, reason string, payload []byte) *pe
 // subscribes to it hears it as it comes. It waits for room as Publish does, and holds
 // the advisory until it is stored.
 func (b *Broker) Announce(ctx context.Context, subject string, payload []byte) error {
-	msg := nats.NewMsg(subject)
-	msg.Data = payload
-	m := b.publisher.newPending(msg, "")
-	m.stream, m.lane = DeadStream, msg.Reply // a lane of its own, as dead letters
+	m := b.publisher.newPending(subject, "")
+	m.header, m.data = b.publisher.withID(nats.Header{}), payload
+	m.stream, m.lane = DeadStream, m.id // a lane of its own, as dead letters
 	m.done = func(_ uint64, err error) {
 		if err != nil {
 			b.log.Error("advisory lost", "subject", subject, "payload", string(payload), "error", err)
@@ -226,9 +262,9 @@ func (p *publisher) most() int {
 	return usual // not connected yet
 }
 
-// headerSize is how many bytes headers take in a message.
-func headerSize(h nats.Header) int {
-	n := len("NATS/1.0\r\n") + len("\r\n")
+// headerSize is how many bytes headers take in a message, with an id.
+func headerSize(h nats.Header, id string) int {
+	n := len("NATS/1.0\r\n") + len(nats.MsgIdHdr) + len(": ") + len(id) + len("\r\n") + len("\r\n")
 	for name, values := range h {
 		for _, v := range values {
 			n += len(name) + len(": ") + len(v) + len("\r\n")
@@ -288,8 +324,8 @@ func (p *publisher) tryTake(m *pending) error {
 }
 
 func (p *publisher) measure(m *pending) error {
-	if m.size = int64(len(m.msg.Data)) + overhead; m.size > p.bound {
-		return fmt.Errorf("a message of %d bytes is more than --hold-bytes allows", len(m.msg.Data))
+	if m.size = int64(len(m.data)) + overhead; m.size > p.bound {
+		return fmt.Errorf("a message of %d bytes is more than --hold-bytes allows", len(m.data))
 	}
 	return nil
 }
@@ -303,16 +339,13 @@ func (p *publisher) hold(ctx context.Context, m *pending) error {
 		return fmt.Errorf("%w: closed", ErrUnavailable)
 	}
 	p.held.Add(m.size)
-	p.byToken[m.token] = m
 	if deadline, ok := ctx.Deadline(); ok {
 		m.expiry = time.AfterFunc(time.Until(deadline), func() { p.expire(m) })
 	}
-	l := p.lanes[m.lane]
-	if l == nil {
-		l = new(lane)
-		p.lanes[m.lane] = l
-	}
-	if l.queue = append(l.queue, m); len(l.queue) == 1 {
+	if l := p.lanes[m.lane]; l != nil {
+		l.append(m)
+	} else {
+		p.lanes[m.lane] = &lane{first: m, last: m}
 		p.send(m)
 	}
 	return nil
@@ -334,12 +367,48 @@ func (p *publisher) send(m *pending) {
 
 func (p *publisher) publish(m *pending, now time.Time) {
 	m.retry = now.Add(p.ackWait)
-	if err := p.nc.PublishMsg(m.msg); err != nil {
+	if m.address == nil {
+		p.assign(m, p.addressFor(m))
+	}
+	m.times++
+	p.id[0] = m.id
+	if err := p.nc.PublishMsg(&nats.Msg{Subject: m.subject, Reply: m.address.subject, Header: m.header, Data: m.data}); err != nil {
 		p.refused(m, err)
 		return
 	}
 	if m.first.IsZero() {
 		m.first = now
+	}
+}
+
+func (p *publisher) assign(m *pending, a *address) {
+	if m.address != nil {
+		delete(p.sent, m.address.token)
+	}
+	m.address = a
+	p.sent[a.token] = m
+}
+
+func (p *publisher) addressFor(m *pending) *address {
+	if last := len(p.free) - 1; last >= 0 && m.stream == ChatStream {
+		a := p.free[last]
+		p.free = p.free[:last]
+		return a
+	}
+	return p.newAddress()
+}
+
+func (p *publisher) newAddress() *address {
+	p.tokens++
+	return &address{token: p.tokens, subject: p.inbox + strconv.FormatUint(p.tokens, tokenBase)}
+}
+
+// release lets the address of a message that was acknowledged be used again, if no
+// other answer to the message is due.
+func (p *publisher) release(m *pending, seq uint64) {
+	if m.times == 1 && m.stream == ChatStream && len(p.free) < mostFree {
+		m.address.last = seq
+		p.free = append(p.free, m.address)
 	}
 }
 
@@ -367,7 +436,13 @@ func tooLarge(err error) bool {
 // end takes a message out of its lane, lets the next one go and reports the end.
 // It does nothing if the message has ended already.
 func (p *publisher) end(m *pending, seq uint64, err error) {
-	if p.remove(m) {
+	p.mu.Lock()
+	ends := !m.ended && !p.closed
+	if ends {
+		p.remove(m)
+	}
+	p.mu.Unlock()
+	if ends {
 		p.report(m, seq, err)
 	}
 }
@@ -388,46 +463,55 @@ func (p *publisher) report(m *pending, seq uint64, err error) {
 	p.room.Release(m.size)
 }
 
-func (p *publisher) remove(m *pending) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if m.ended || p.closed {
-		return false
-	}
+// remove takes a message out of its lane, and lets the next one go. p.mu is held.
+func (p *publisher) remove(m *pending) {
 	m.ended = true
-	delete(p.byToken, m.token)
-	l := p.lanes[m.lane]
-	if l.queue[0] != m {
+	if m.address != nil {
+		delete(p.sent, m.address.token)
+	}
+	switch l := p.lanes[m.lane]; {
+	case l.first != m:
 		l.skip(m)
-		return true
-	}
-	if l.next(); len(l.queue) == 0 {
+	case l.next():
+		p.send(l.first)
+	default:
 		delete(p.lanes, m.lane)
-	} else {
-		p.send(l.queue[0])
 	}
-	return true
 }
 
-// next drops the first message, and those behind it that have ended.
-func (l *lane) next() {
-	l.queue[0] = nil
-	l.queue = l.queue[1:]
-	for len(l.queue) > 0 && l.queue[0].ended {
-		l.queue[0] = nil
-		l.queue = l.queue[1:]
+func (l *lane) append(m *pending) {
+	l.last.next, l.last = m, m
+	l.waiting++
+}
+
+// next drops the first message, and those behind it that have ended. It reports
+// whether there is another.
+func (l *lane) next() bool {
+	for l.first = l.first.next; l.first != nil; l.first = l.first.next {
+		l.waiting--
+		if !l.first.ended {
+			return true
+		}
 		l.ended--
 	}
+	return false
 }
 
 // skip leaves a message that has ended behind others where it stands, as long as
 // these are the fewer: many may expire behind one that does not.
 func (l *lane) skip(m *pending) {
-	m.msg = nil
-	if l.ended++; l.ended > len(l.queue)/2 {
-		l.queue = slices.DeleteFunc(l.queue, func(m *pending) bool { return m.ended })
-		l.ended = 0
+	m.data, m.header = nil, nil
+	if l.ended++; l.ended <= l.waiting/2 {
+		return
 	}
+	l.last = l.first
+	for m := l.first.next; m != nil; m = m.next {
+		if !m.ended {
+			l.last.next, l.last = m, m
+		}
+	}
+	l.last.next = nil
+	l.waiting, l.ended = l.waiting-l.ended, 0
 }
 
 func (p *publisher) expire(m *pending) { p.end(m, 0, ErrUnavailable) }
@@ -435,11 +519,15 @@ func (p *publisher) expire(m *pending) { p.end(m, 0, ErrUnavailable) }
 // abandon ends all that is held, and takes nothing in any more.
 func (p *publisher) abandon() {
 	p.mu.Lock()
-	left := p.byToken
-	p.closed, p.byToken, p.lanes = true, nil, nil
+	left := p.lanes
+	p.closed, p.lanes, p.sent = true, nil, nil
 	p.mu.Unlock()
-	for _, m := range left {
-		p.report(m, 0, fmt.Errorf("%w: closed", ErrUnavailable))
+	for _, l := range left {
+		for m := l.first; m != nil; m = m.next {
+			if !m.ended {
+				p.report(m, 0, fmt.Errorf("%w: closed", ErrUnavailable))
+			}
+		}
 	}
 }
 
@@ -469,7 +557,7 @@ func (p *publisher) sendDue(now time.Time) {
 		return
 	}
 	for _, l := range p.lanes {
-		if m := l.queue[0]; m.retry.Before(now) && !m.looked {
+		if m := l.first; m.retry.Before(now) && !m.looked {
 			if p.refusal == nil {
 				p.refusal = errNoAck
 			}
@@ -489,58 +577,40 @@ func (p *publisher) connected() {
 	p.refusal = nil
 	for _, l := range p.lanes {
 		p.retries.Add(1)
-		p.send(l.queue[0])
+		p.send(l.first)
 	}
 }
-
-// streamAnswer is what a stream says to a message: an ack, or an error.
-type streamAnswer struct {
-	Error     *streamError `json:"error"`
-	Stream    string       `json:"stream"`
-	Seq       uint64       `json:"seq"`
-	Duplicate bool         `json:"duplicate"`
-}
-
-// streamError is the error in a stream's answer.
-type streamError struct {
-	Code        int    `json:"code"`
-	ErrCode     int    `json:"err_code"`
-	Description string `json:"description"`
-}
-
-func (r *streamError) Error() string { return fmt.Sprintf("stream: %s (%d)", r.Description, r.ErrCode) }
 
 // acknowledged handles the stream's answer to one message.
 func (p *publisher) acknowledged(answer *nats.Msg) {
+	token, _ := strconv.ParseUint(strings.TrimPrefix(answer.Subject, p.inbox), tokenBase, 64)
 	p.mu.Lock()
-	m := p.byToken[strings.TrimPrefix(answer.Subject, p.inbox)]
-	p.mu.Unlock()
+	m := p.sent[token]
 	if m == nil {
+		p.mu.Unlock()
 		return // answered before: it was sent more than once; or expired
 	}
-	var ack streamAnswer
-	err := json.Unmarshal(answer.Data, &ack)
-	switch {
-	case err == nil && ack.Error != nil:
-		err = ack.Error
-	case len(answer.Data) == 0: // nobody listens: no stream, no leader
-		err = fmt.Errorf("%w: %s does not answer", errNoStream, m.stream)
-	case err == nil && (ack.Stream != m.stream || ack.Seq == 0):
-		err = fmt.Errorf("%w: %s answers for %s", errNoStream, oneLine(ack.Stream), m.stream)
-	}
+	ack, err := readAck(answer.Data, m.stream)
 	if err != nil {
-		p.mu.Lock()
 		p.refused(m, err)
 		p.mu.Unlock()
 		return
 	}
-	p.mu.Lock()
 	p.refusal = nil
+	if ack.Seq <= m.address.last { // the message's own, if it is a duplicate: nobody knows
+		p.assign(m, p.newAddress())
+		p.retries.Add(1)
+		p.send(m)
+		p.mu.Unlock()
+		return
+	}
+	p.release(m, ack.Seq)
+	p.remove(m)
 	p.mu.Unlock()
 	if ack.Duplicate {
 		p.duplicates.Add(1)
 	}
-	p.end(m, ack.Seq, nil)
+	p.report(m, ack.Seq, nil)
 }
 
 // check returns why the stream does not take what is held, if it says so.

@@ -499,6 +499,79 @@ func TestAnAckThatComesAfterTheNextTryCounts(t *testing.T) {
 	}
 }
 
+// A stream that has just got another leader may answer twice. Acks of several messages
+// arrive on one subject; one that is late must not end the message after.
+func TestASecondAckDoesNotCountForTheNextMessage(t *testing.T) {
+	t.Parallel()
+	for _, again := range []string{`{"stream":"CHAT","seq":7}`, `{"stream":"CHAT","seq":7,"duplicate": true}`, `{"stream":"CHAT","seq":6}`} {
+		s := startServer(t)
+		var replies []string
+		standIn(t, s, func(m *nats.Msg) {
+			switch replies = append(replies, m.Reply); len(replies) {
+			case 1:
+				m.Respond([]byte(`{"stream":"CHAT","seq":7}`))
+			case 2:
+				m.Respond([]byte(again))
+			case 3:
+				m.Respond([]byte(`{"stream":"CHAT","seq":8}`))
+			}
+		})
+		b := run(t, s.ClientURL(), noStreams)
+		var got outcomes
+		for i := range 2 {
+			b.publish(t, t.Context(), "g", strconv.Itoa(i), &got)
+			got.await(t, i+1)
+		}
+		if o := got.of(t, "g/1"); o.err != nil || o.seq != 8 {
+			t.Errorf("%s: got %+v", again, o)
+		}
+		if len(replies) != 3 || replies[0] != replies[1] || replies[1] == replies[2] {
+			t.Errorf("%s: sent with the replies %q", again, replies)
+		}
+	}
+}
+
+// What was sent more than once has more than one ack coming.
+func TestASubjectForAcksIsNotUsedAgainWhileOneMayBeOnItsWay(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	var mu sync.Mutex
+	replies := map[string]map[string]bool{} // by event
+	sent := 0
+	standIn(t, s, func(m *nats.Msg) {
+		mu.Lock()
+		defer mu.Unlock()
+		event := string(m.Data)
+		if replies[event] == nil {
+			replies[event] = map[string]bool{}
+		}
+		replies[event][m.Reply] = true
+		if sent++; sent > 1 {
+			m.Respond([]byte(`{"stream":"CHAT","seq":` + strconv.Itoa(sent) + `}`))
+		}
+	})
+	b := run(t, s.ClientURL(), quick)
+	var got outcomes
+	for i := range 2 {
+		b.publish(t, t.Context(), "g", strconv.Itoa(i), &got)
+		got.await(t, i+1)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	used := map[string]bool{}
+	for _, of := range replies {
+		if len(of) != 1 {
+			t.Errorf("tries of one event have the replies %v", of)
+		}
+		for reply := range of {
+			if used[reply] {
+				t.Errorf("two events have the reply %s", reply)
+			}
+			used[reply] = true
+		}
+	}
+}
+
 func TestAnotherStreamsAckIsNone(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)

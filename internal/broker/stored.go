@@ -75,17 +75,16 @@ func (b *Broker) findStored(ctx context.Context, m *pending) (seq uint64, err er
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*askTimeout, errSilent)
 	defer cancel()
 	since := m.first.Add(-clocksDiffer)
-	last, err := b.askLeader(ctx, question{LastFor: m.msg.Subject})
+	last, err := b.askLeader(ctx, question{LastFor: m.subject})
 	if err != nil {
 		return 0, err
 	}
 	if last.Time.Before(since) {
 		return 0, errNone
 	}
-	q := question{NextFor: m.msg.Subject, StartTime: &since, Batch: pageEvents, MaxBytes: pageBytes}
-	id := m.msg.Header.Get(nats.MsgIdHdr)
+	q := question{NextFor: m.subject, StartTime: &since, Batch: pageEvents, MaxBytes: pageBytes}
 	err = b.scan(ctx, q, last.Seq, func(stored *nats.Msg, at uint64) bool {
-		if stored.Header.Get(nats.MsgIdHdr) == id {
+		if stored.Header.Get(nats.MsgIdHdr) == m.id {
 			seq = at
 		}
 		return seq == 0

@@ -21,6 +21,8 @@ type link struct {
 	r     *Redis
 	began time.Time
 
+	conn net.Conn // set by the dialer, once: go-redis writes to it, listen reads
+
 	// Owned by run.
 	missing map[string]bool // subscriptions that are not confirmed, by kind and name
 	up      bool            // every subscription was confirmed
@@ -35,8 +37,8 @@ type link struct {
 	// order, so that all that it had when the ping was sent came before.
 	caughtUp time.Time
 
-	// Written by listen, read by watch: since when listen waits for Redis, as time
-	// after began; 0 while it does something else, such as wait for the publisher.
+	// Written by Read, read by watch: since when listen waits for Redis, as time after
+	// began; 0 while it does something else, such as wait for the publisher.
 	waiting atomic.Int64
 
 	// Set by watch before it pings, cleared by listen at the pong: when that was, as
@@ -107,7 +109,7 @@ func (l *link) run(ctx, lasting context.Context) error {
 			cut(err)
 		}
 	})
-	err = l.listen(lasting, connected, sub)
+	err = l.listen(lasting)
 	if cause := context.Cause(connected); err != nil && cause != nil {
 		return cause
 	}
@@ -151,6 +153,7 @@ func (l *link) options(connected context.Context, started *sync.WaitGroup) *redi
 		if err != nil {
 			return nil, err
 		}
+		l.conn = conn
 		started.Add(1)
 		context.AfterFunc(connected, func() { // go-redis reads on after the end of a context
 			defer started.Done()
@@ -221,27 +224,28 @@ func (l *link) leave(ctx, connected context.Context, sub *redis.PubSub) error {
 // has delivered is left. The messages are published under lasting, so that a break
 // does not harm the one in hand.
 //
-// It does not use sub.Channel, which drops messages when it is not read for a
-// minute, nor ReceiveTimeout, which can end within a message and then reads on as
-// if it had not.
-func (l *link) listen(lasting, connected context.Context, sub *redis.PubSub) error {
-	for {
-		l.waiting.Store(l.sinceBegan())
-		got, err := sub.Receive(connected)
-		l.waiting.Store(0)
+// It reads the connection itself: from the first ping on, go-redis only writes there,
+// as long as nobody calls sub.Receive or sub.Channel (which, besides, drops messages
+// when it is not read for a minute).
+func (l *link) listen(lasting context.Context) error {
+	if err := l.conn.SetReadDeadline(time.Time{}); err != nil { // of go-redis's greeting
+		return fmt.Errorf("receive: %w", err)
+	}
+	for in := newPushReader(l); ; {
+		got, err := in.next()
 		if err != nil {
 			return fmt.Errorf("receive: %w", err)
 		}
-		switch got := got.(type) {
-		case *redis.Subscription:
+		switch got.kind {
+		case "message", "pmessage":
+			l.r.take(lasting, got.channel, got.payload)
+		case "pong":
+			l.answered()
+		default:
 			l.confirmed(lasting, got)
 			if isLast(got) {
 				return nil
 			}
-		case *redis.Pong:
-			l.answered()
-		case *redis.Message:
-			l.r.take(lasting, got.Channel, []byte(got.Payload))
 		}
 		l.r.bury(lasting)
 		if lasting.Err() != nil {
@@ -250,9 +254,16 @@ func (l *link) listen(lasting, connected context.Context, sub *redis.PubSub) err
 	}
 }
 
+// Read waits for Redis.
+func (l *link) Read(b []byte) (int, error) {
+	l.waiting.Store(l.sinceBegan())
+	defer l.waiting.Store(0)
+	return l.conn.Read(b)
+}
+
 // isLast reports whether this confirms that no subscription is left.
-func isLast(s *redis.Subscription) bool {
-	return s.Count == 0 && (s.Kind == "unsubscribe" || s.Kind == "punsubscribe")
+func isLast(p push) bool {
+	return p.left == 0 && (p.kind == "unsubscribe" || p.kind == "punsubscribe")
 }
 
 func (l *link) answered() {
@@ -265,12 +276,12 @@ func (l *link) answered() {
 // just before it: published after what came next, that would be out of order.
 const giveWay = 250 * time.Millisecond
 
-func (l *link) confirmed(ctx context.Context, s *redis.Subscription) {
+func (l *link) confirmed(ctx context.Context, p push) {
 	if !l.hears {
 		l.hears = true
 		pause(ctx, giveWay)
 	}
-	delete(l.missing, s.Kind+" "+s.Channel)
+	delete(l.missing, p.kind+" "+p.channel)
 	if len(l.missing) == 0 && !l.up {
 		l.up = true
 		l.r.linked(ctx)

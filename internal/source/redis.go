@@ -250,9 +250,9 @@ func (r *Redis) take(ctx context.Context, channel string, payload []byte) {
 	}
 	p := events.NewPublication(e, events.OriginRedis, "")
 	p.Since = time.Now() // another bridge may store it long before this one can
-	ended := r.number(&p, channel, payload)
+	print, heard := r.number(&p, channel, payload), p.Since
 	err = r.stream.Publish(ctx, p, func(_ uint64, err error) {
-		ended()
+		r.ended(print, heard)
 		if err != nil {
 			r.refuseLate(letter{channel, err.Error(), payload})
 		}
@@ -260,7 +260,7 @@ func (r *Redis) take(ctx context.Context, channel string, payload []byte) {
 	if err == nil {
 		return
 	}
-	ended()
+	r.ended(print, heard)
 	if ctx.Err() == nil { // else it lies in the gap that Run leaves
 		r.deadLetter(ctx, letter{channel, err.Error(), payload})
 	}
@@ -270,15 +270,21 @@ func (r *Redis) take(ctx context.Context, channel string, payload []byte) {
 // pattern may catch.
 func (r *Redis) isOut(channel string) bool { return channel == r.opts.Out && channel != "" }
 
-// number gives a publication an id if its sender did not. Ended must be called when
-// it is stored, or will not be.
-func (r *Redis) number(p *events.Publication, channel string, payload []byte) (ended func()) {
+// number gives a publication an id if its sender did not; then it returns what it was
+// counted under. Ended must be called when it is stored, or will not be.
+func (r *Redis) number(p *events.Publication, channel string, payload []byte) fingerprint {
 	if p.ID != "" {
-		return func() {}
+		return fingerprint{}
 	}
-	heard, print := p.Since, fingerprintOf(channel, payload)
-	p.ID = occurrenceID(print, r.heard.count(print, heard))
-	return func() { r.heard.stored(print, heard, time.Now()) }
+	print := fingerprintOf(channel, payload)
+	p.ID = occurrenceID(print, r.heard.count(print, p.Since))
+	return print
+}
+
+func (r *Redis) ended(print fingerprint, heard time.Time) {
+	if print != (fingerprint{}) {
+		r.heard.stored(print, heard, time.Now())
+	}
 }
 
 // refuseLate is called back by the publisher, so it must not call the publisher,

@@ -156,7 +156,7 @@ func TestWhatTheStreamRefusesLateIsADeadLetterAtOnce(t *testing.T) {
 
 	server.Publish("events", said("long"))
 	done := <-dones
-	testkit.Eventually(t, "the reader to wait again", func() bool { return strings.Contains(running(), ").ReceiveTimeout(") })
+	testkit.Eventually(t, "the reader to wait again", func() bool { return strings.Contains(running(), "(*link).Read(") })
 	done()
 	testkit.Eventually(t, "the dead letter", func() bool { return len(pub.letters()) == 1 })
 	if got, want := pub.letters()[0], (fakeLetter{"redis", "events", events.ErrTooLarge.Error(), said("long")}); got != want {

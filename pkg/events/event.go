@@ -156,29 +156,29 @@ func parse(payload []byte, rules ruleSet) (Event, error) {
 
 // scan finds the known fields of the payload.
 func (e *Event) scan() error {
-	switch {
-	case !utf8.Valid(e.payload):
+	if !utf8.Valid(e.payload) {
 		return &FieldError{Reason: "is not UTF-8"}
-	case !json.Valid(e.payload):
-		return &FieldError{Reason: "is not JSON"}
-	case e.payload[0] != '{':
-		return &FieldError{Reason: "is not a JSON object"}
 	}
-	var err error
-	members(e.payload, func(key []byte, value span) bool {
-		f := fieldNamed(key)
-		if f == fieldCount {
-			return true
+	twice := fieldCount
+	valid := members(e.payload, func(key []byte, value span) {
+		switch f := fieldNamed(unquote(key)); {
+		case f == fieldCount:
+		case e.at[f].present() && twice == fieldCount:
+			twice = f
+		default:
+			e.at[f] = value
 		}
-		if e.at[f].present() {
-			// Readers differ in which one they take, so nobody could say what this is.
-			err = &FieldError{Field: fieldNames[f], Reason: "stands there twice"}
-			return false
-		}
-		e.at[f] = value
-		return true
 	})
-	return err
+	switch {
+	case !valid && json.Valid(e.payload):
+		return &FieldError{Reason: "is not a JSON object"}
+	case !valid:
+		return &FieldError{Reason: "is not JSON"}
+	case twice < fieldCount:
+		// Readers differ in which one they take, so nobody could say what this is.
+		return &FieldError{Field: fieldNames[twice], Reason: "stands there twice"}
+	}
+	return nil
 }
 
 // has reports whether a field is there. An adminId that is null is not: servers in

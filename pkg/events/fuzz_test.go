@@ -125,16 +125,20 @@ var frameDefaults = map[Type]map[string]string{
 
 func FuzzMembers(f *testing.F) {
 	addSeeds(f)
-	f.Fuzz(func(t *testing.T, payload []byte) {
-		object := bytes.Trim(payload, space)
-		if !utf8.Valid(object) || !json.Valid(object) || object[0] != '{' {
-			return // the promise of members begins behind these checks
-		}
+	for _, c := range validities {
+		f.Add([]byte(c.json))
+	}
+	f.Fuzz(func(t *testing.T, object []byte) {
 		got := map[string]string{}
-		members(object, func(key []byte, value span) bool {
-			got[string(key)] = string(value.of(object)) // the last of a name, as json does
-			return true
+		valid := members(object, func(key []byte, value span) {
+			got[string(unquote(key))] = string(value.of(object)) // the last of a name, as json does
 		})
+		if want := json.Valid(object) && object[0] == '{' && object[len(object)-1] == '}'; valid != want {
+			t.Fatalf("%q is a JSON object: %t, want %t", object, valid, want)
+		}
+		if !valid || !utf8.Valid(object) {
+			return
+		}
 		if want := decodeMembers(t, object); !maps.Equal(got, want) {
 			t.Errorf("%s has the members %q, want %q", object, got, want)
 		}

@@ -67,7 +67,7 @@ func (c Conversation) DealerWide() Conversation { return Conversation{Dealer: c.
 // Subject returns the subject of the conversation under a prefix such as
 // [Chat] or [Live]. The ids must have passed [Conversation.Check].
 func (c Conversation) Subject(prefix string) string {
-	return string(c.AppendSubject(nil, prefix))
+	return string(c.AppendSubject(make([]byte, 0, 128), prefix)) // on the stack, mostly
 }
 
 // AppendSubject is [Conversation.Subject] without the allocation.
