@@ -9,10 +9,12 @@ import (
 )
 
 const (
-	// gcPercent is how far the heap may grow between two collections, in percent of what
-	// is in use. Go's 100 would have a process with thousands of sockets collect, and
-	// be slow to deliver meanwhile, several times a second under load.
-	gcPercent = 200
+	// headroom is how far the heap may grow between two collections, unless that is less
+	// than 100 percent of what is in use, as with Go's own setting, or more than mostPercent.
+	// A process with some thousand sockets would collect several times a second under
+	// load else, and be slow to deliver meanwhile.
+	headroom    = 128 << 20
+	mostPercent = 400
 
 	trimEvery = 2 * time.Second
 	quiet     = 4 << 20  // bytes that a process allocates in that time while it has little to do
@@ -24,18 +26,19 @@ const (
 // of all clients coming back at once, is given back when it is over. GOGC and
 // GOMEMLIMIT, if they are set, are heeded. It returns when ctx ends.
 func KeepMemory(ctx context.Context) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	own := os.Getenv("GOGC") != ""
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()
 	var t trimmer
 	for {
+		if !own {
+			debug.SetGCPercent(percent(read("/gc/heap/live:bytes")))
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if t.due(allocated()) {
+			if t.due(read("/gc/heap/allocs:bytes")) {
 				debug.FreeOSMemory() // it collects first
 			}
 		}
@@ -59,8 +62,14 @@ func (t *trimmer) due(allocated uint64) bool {
 	return true
 }
 
-func allocated() uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+// percent returns what the heap may grow by, for what of it is in use.
+func percent(live uint64) int {
+	return int(min(max(100, headroom*100/max(live, 1)), mostPercent))
+}
+
+// read returns a value of the runtime's.
+func read(name string) uint64 {
+	sample := []metrics.Sample{{Name: name}}
 	metrics.Read(sample)
 	return sample[0].Value.Uint64()
 }

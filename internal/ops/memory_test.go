@@ -2,6 +2,15 @@ package ops
 
 import "testing"
 
+func TestASmallHeapMayGrowFurtherThanALargeOne(t *testing.T) {
+	const mib = 1 << 20
+	for live, want := range map[uint64]int{0: 400, 8 * mib: 400, 64 * mib: 200, 128 * mib: 100, 4096 * mib: 100} {
+		if got := percent(live); got != want {
+			t.Errorf("%d MiB live: %d percent, want %d", live/mib, got, want)
+		}
+	}
+}
+
 func TestMemoryIsGivenBackOnceARushIsOver(t *testing.T) {
 	const mib = 1 << 20
 	var tr trimmer

@@ -21,7 +21,7 @@ import (
 // and closes; the frames of events go past it, many with one write.
 type wsConn struct {
 	*websocket.Conn
-	under   *sharedConn
+	under   sharedConn
 	flusher *flusher
 	endIn   time.Duration // how long its end may take
 	heard   atomic.Uint64 // messages of the client so far, with the one that is coming
@@ -29,13 +29,14 @@ type wsConn struct {
 
 // upgrade makes a WebSocket of a request, or answers it with an error.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*wsConn, error) {
-	h := &hijacker{ResponseWriter: w, writeIn: s.cfg.WriteIn}
-	conn, err := websocket.Accept(h, r, &s.accept)
+	c := &wsConn{flusher: s.flushers.one(), endIn: s.cfg.WriteIn}
+	conn, err := websocket.Accept(&hijacker{w, &c.under, s.cfg.WriteIn}, r, &s.accept)
 	if err != nil {
 		return nil, err
 	}
 	conn.SetReadLimit(-1) // next holds the limit: the session can answer
-	return &wsConn{Conn: conn, under: h.conn, flusher: s.flushers.one(), endIn: s.cfg.WriteIn}, nil
+	c.Conn = conn
+	return c, nil
 }
 
 // patience is how many times as long as allowed a message may be for the connection

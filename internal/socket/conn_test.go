@@ -36,7 +36,8 @@ func TestBatchesKeepEveryFrameWholeAndInOrder(t *testing.T) {
 // The library closes a connection that does not take a ping within 5 s.
 func TestAPingWaitsForItsTurnButItsSenderDoesNot(t *testing.T) {
 	ours, theirs := net.Pipe()
-	shared := newSharedConn(ours, nil, long)
+	var shared sharedConn
+	shared.open(ours, nil, long)
 	batch := bytes.Repeat([]byte{'x'}, batchBytes)
 	written := make(chan error, 1)
 	go func() { written <- shared.writeAll(net.Buffers{batch, batch}) }()
@@ -73,7 +74,8 @@ func TestAPingWaitsForItsTurnButItsSenderDoesNot(t *testing.T) {
 func TestPingsThatNobodyTakesAreBounded(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
-	shared := newSharedConn(ours, nil, long)
+	var shared sharedConn
+	shared.open(ours, nil, long)
 	for range 100 * mostControl {
 		if _, err := shared.Write([]byte("\x8a\x01x")); err != nil {
 			t.Fatal(err)

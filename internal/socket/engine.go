@@ -195,7 +195,7 @@ func (e *engine) flush(f *flusher) {
 			break
 		}
 		f.frames = frames
-		left, err := f.writeNow(e.conn.under, frames)
+		left, err := f.writeNow(&e.conn.under, frames)
 		if left != nil {
 			go e.writeSlowly(left) // it is a task
 			return

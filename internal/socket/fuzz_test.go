@@ -121,7 +121,7 @@ func newHandling(identity auth.Identity) handling {
 	cfg := usual().Config
 	cfg.Publisher = h.publisher
 	cfg.Hub = hub.New(hub.Config{Interest: h.interest, History: &fakeHistory{}, QueueBytes: 1 << 20})
-	h.plain = &plain{session: &session{server: NewServer(cfg), identity: identity}}
+	h.plain = &plain{session: session{server: NewServer(cfg), identity: identity}}
 	h.session.hub = cfg.Hub.NewSession(hub.SessionConfig{
 		ID:       "s",
 		Audience: identity.Audience(),

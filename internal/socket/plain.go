@@ -17,7 +17,7 @@ import (
 // A plain is a client over plain WebSocket: join, say ready, read until it ends. Its
 // own goroutine reads; a second one writes, only while there is something to write.
 type plain struct {
-	*session
+	session
 
 	// Static.
 	conn  *wsConn
@@ -31,7 +31,7 @@ type plain struct {
 
 func (s *Server) newPlain(conn *wsConn, identity auth.Identity, since *uint64) *plain {
 	c := &plain{conn: conn, since: since}
-	c.session = s.newSession(identity, hub.SessionConfig{
+	c.session.open(s, identity, hub.SessionConfig{
 		ID:       newSessionID(),
 		Protocol: hub.WebSocket,
 		Wake:     c.wake,
@@ -139,7 +139,7 @@ func (c *plain) flush(f *flusher) {
 		if len(f.frames) == 0 {
 			break
 		}
-		left, err := f.writeNow(c.conn.under, f.frames)
+		left, err := f.writeNow(&c.conn.under, f.frames)
 		if left != nil {
 			go c.writeSlowly(left) // it is a task
 			return

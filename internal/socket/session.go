@@ -25,12 +25,11 @@ type session struct {
 	stopped bool
 }
 
-// newSession returns a session. The audience is the identity's.
-func (s *Server) newSession(identity auth.Identity, cfg hub.SessionConfig) *session {
-	c := &session{server: s, identity: identity}
+// open begins a session. The audience is the identity's.
+func (c *session) open(s *Server, identity auth.Identity, cfg hub.SessionConfig) {
+	c.server, c.identity = s, identity
 	cfg.Audience = identity.Audience()
 	c.hub = s.cfg.Hub.NewSession(cfg)
-	return c
 }
 
 // within returns a context for what takes so long at most, and ends with the session if

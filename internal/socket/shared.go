@@ -17,8 +17,8 @@ import (
 // frame, which saves a write.
 type hijacker struct {
 	http.ResponseWriter
-	writeIn time.Duration
 	conn    *sharedConn
+	writeIn time.Duration
 }
 
 // WriteHeader implements [http.ResponseWriter].
@@ -46,7 +46,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	h.conn = newSharedConn(conn, slices.Clone(early), h.writeIn)
+	h.conn.open(conn, slices.Clone(early), h.writeIn)
 	h.conn.head = h.accepted()
 	// Not the buffers of the HTTP server, which are large. What is read is buffered by
 	// the connection itself: see input.
@@ -79,13 +79,13 @@ type sharedConn struct {
 	flushed  time.Time // when the last of them was written
 }
 
-func newSharedConn(conn net.Conn, early []byte, writeIn time.Duration) *sharedConn {
-	s := &sharedConn{Conn: conn, writeIn: writeIn}
+// open begins with what was read of the connection before.
+func (s *sharedConn) open(conn net.Conn, early []byte, writeIn time.Duration) {
+	s.Conn, s.writeIn = conn, writeIn
 	if c, ok := conn.(syscall.Conn); ok {
 		s.raw, _ = c.SyscallConn() // without one it is read and written the usual way
 	}
 	s.in.open(conn, s.raw, early)
-	return s
 }
 
 // Read implements [net.Conn].

@@ -207,7 +207,8 @@ func (e *engine) newSession(identity auth.Identity, back comeback, recoverable b
 	if !recoverable {
 		protocol = hub.SocketIOBare
 	}
-	c := e.server.newSession(identity, hub.SessionConfig{ID: sessionIDOf(back.secret), Protocol: protocol, Wake: e.wake, Close: e.ended})
+	c := new(session)
+	c.open(e.server, identity, hub.SessionConfig{ID: sessionIDOf(back.secret), Protocol: protocol, Wake: e.wake, Close: e.ended})
 	if !recoverable {
 		return c
 	}
