@@ -246,6 +246,38 @@ func (b *Broker) Page(ctx context.Context, followed string, after uint64) ([]Liv
 	return page, end.more > 0, nil
 }
 
+// Scan calls take with all events after a sequence through another one, which the stream's
+// leader has, in order. Their Prev is not set. It returns an error if not all of them
+// could be read; a [GoneError] if the stream may have dropped some.
+func (b *Broker) Scan(ctx context.Context, after, through uint64, take func(LiveEvent)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*askTimeout, errSilent)
+	defer cancel()
+	limit := b.streamInfo().Config.MaxMsgsPerSubject
+	counts := map[string]int64{}
+	full := false
+	q := question{Seq: after + 1, Batch: scanEvents, MaxBytes: scanBytes}
+	err := b.scan(ctx, q, through, func(m *nats.Msg, seq uint64) bool {
+		if seq > through {
+			return false
+		}
+		ev := storedEvent(m, seq)
+		if limit > 0 {
+			counts[ev.Subject]++
+			full = full || counts[ev.Subject] >= limit
+		}
+		take(ev)
+		return true
+	})
+	switch {
+	case err != nil:
+		return err
+	case full: // it may have dropped others of this subject
+		return &GoneError{First: through + 1}
+	}
+	// Afterwards: what is dropped meanwhile may be missing.
+	return b.checkHeldAfter(ctx, after)
+}
+
 func storedEvent(m *nats.Msg, seq uint64) LiveEvent {
 	return LiveEvent{
 		Subject: subjects.LiveOf(stamp(m, "Nats-Subject")),
@@ -263,6 +295,12 @@ func (b *Broker) checkHeld(ctx context.Context, followed string, after uint64, p
 			return err
 		}
 	}
+	return b.checkHeldAfter(ctx, after)
+}
+
+// checkHeldAfter returns a GoneError unless the stream holds everything after the
+// sequence, but what is over a subject's own limit.
+func (b *Broker) checkHeldAfter(ctx context.Context, after uint64) error {
 	first := b.FirstHeld()
 	if first <= after+1 && after-first+1 < stale || first == 0 {
 		if _, err := b.position.join(ctx); err != nil {

@@ -391,6 +391,57 @@ func TestWhatAChatHasDroppedBeyondItsLimitIsGone(t *testing.T) {
 	}
 }
 
+func (r *running) scanAll(t testing.TB, after, through uint64) (seqs []uint64, err error) {
+	t.Helper()
+	err = r.Scan(t.Context(), after, through, func(ev LiveEvent) {
+		if want := fmt.Sprint("live.d.g", (ev.Seq-1)%4); ev.Subject != want || len(ev.Payload) == 0 {
+			t.Errorf("event %d is %+v, want one on %s", ev.Seq, ev, want)
+		}
+		seqs = append(seqs, ev.Seq)
+	})
+	return seqs, err
+}
+
+func TestAScanHasAllEventsBetweenTwoSequences(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, js := runReady(t, s.ClientURL()), connect(t, s)
+	js.storeMany(t, 4, 3000, "hello") // more than one answer holds
+	for _, c := range []struct{ after, through uint64 }{{0, 3000}, {17, 2999}, {2990, 3000}, {5, 6}} {
+		seqs, err := b.scanAll(t, c.after, c.through)
+		if err != nil || len(seqs) != int(c.through-c.after) || seqs[0] != c.after+1 || !slices.IsSorted(seqs) {
+			t.Errorf("after %d through %d: %d events, %v", c.after, c.through, len(seqs), err)
+		}
+	}
+	purge(t, js, jetstream.WithPurgeSequence(100))
+	if _, err := b.scanAll(t, 98, 3000); !isGone(err) {
+		t.Errorf("after 98, with 100 the first that is held: %v", err)
+	}
+	if seqs, err := b.scanAll(t, 99, 3000); err != nil || len(seqs) != 2901 {
+		t.Errorf("after 99: %d events, %v", len(seqs), err)
+	}
+}
+
+func TestAScanDoesNotHideWhatAChatHasDroppedBeyondItsLimit(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b := runReady(t, s.ClientURL(), func(c *Config) { c.Streams.MaxPerSubject = 4 })
+	js := connect(t, s)
+	testkit.Eventually(t, "the limit to be known", func() bool { return b.streamInfo().Config.MaxMsgsPerSubject == 4 })
+	js.storeMany(t, 4, 20, "hello") // five in each
+	if _, err := b.scanAll(t, 4, 20); !isGone(err) {
+		t.Errorf("after 4: %v", err)
+	}
+	if seqs, err := b.scanAll(t, 8, 20); err != nil || len(seqs) != 12 {
+		t.Errorf("after 8: %v, %v", seqs, err)
+	}
+}
+
+func isGone(err error) bool {
+	_, gone := errors.AsType[*GoneError](err)
+	return gone
+}
+
 // A resume: one question for all chats, a page for each that has a hole.
 func BenchmarkHistory(b *testing.B) {
 	const chats, each = 1000, 256

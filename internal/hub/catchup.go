@@ -152,10 +152,49 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// look asks the stream, once for all plans, how far there is something to read.
+// look finds out how far there is something to read: for plans that begin near the end of
+// the stream by its tail, and else by asking the stream, once for all.
 func (c *catchUp) look(ctx context.Context, plans []*plan) error {
-	after, least := uint64(math.MaxUint64), uint64(0)
-	followed := map[string]struct{}{}
+	near, far := c.near(plans)
+	if !c.lookAtTail(ctx, near) {
+		far = plans
+	}
+	if len(far) == 0 {
+		return nil
+	}
+	return c.ask(ctx, far)
+}
+
+// near returns the plans that begin not far from where they go to.
+func (c *catchUp) near(plans []*plan) (near, far []*plan) {
+	for _, p := range plans {
+		if len(p.reads) > 0 && p.oldest()+tailMost/2 > p.least {
+			near = append(near, p)
+		} else {
+			far = append(far, p)
+		}
+	}
+	return near, far
+}
+
+// lookAtTail reports false if the tail does not reach as far as it must.
+func (c *catchUp) lookAtTail(ctx context.Context, plans []*plan) bool {
+	if len(plans) == 0 {
+		return false
+	}
+	after, least, followed := bounds(plans)
+	if !c.pages.tail.reach(ctx, after, least, len(followed)) {
+		return false
+	}
+	for _, p := range plans {
+		c.pages.tail.heads(p)
+	}
+	return true
+}
+
+// bounds returns from where on and through where plans read, and what.
+func bounds(plans []*plan) (after, least uint64, followed map[string]struct{}) {
+	after, followed = math.MaxUint64, map[string]struct{}{}
 	for _, p := range plans {
 		least = max(least, p.least)
 		for _, r := range p.reads {
@@ -163,6 +202,12 @@ func (c *catchUp) look(ctx context.Context, plans []*plan) error {
 			followed[r.subject] = struct{}{}
 		}
 	}
+	return after, least, followed
+}
+
+// ask asks the stream how far there is something to read.
+func (c *catchUp) ask(ctx context.Context, plans []*plan) error {
+	after, least, followed := bounds(plans)
 	if len(followed) == 0 { // sessions that follow nothing yet
 		after = least
 	}

@@ -551,6 +551,38 @@ func TestSessionsThatResumeAtOnceShareWhatIsRead(t *testing.T) {
 	})
 }
 
+func TestManySessionsThatMissedALittleAreServedByOneScan(t *testing.T) {
+	inBubble(t, roomy, func(t *testing.T, r *router) {
+		const sessions = 100
+		var all [sessions]*client
+		for i := range all {
+			all[i] = r.connect(fmt.Sprint("c", i), events.Chatbot, chat("d", fmt.Sprint("g", i)))
+		}
+		wide := r.connect("wide", events.Client, everyChat("d"))
+		r.hub.Interrupt(false)
+		r.stream.set(func(s *stream) { s.deaf = true })
+		var missed []string
+		for i := range all {
+			if i%2 == 0 {
+				missed = append(missed, fmt.Sprint(r.say(chat("d", fmt.Sprint("g", i))), " CHAT_MESSAGE"))
+			}
+		}
+		r.stream.set(func(s *stream) { s.deaf = false })
+		r.hub.Restore(r.stream.position())
+		for i, c := range all {
+			if i%2 == 0 {
+				c.settledFrames(missed[i/2])
+			} else {
+				c.settledFrames()
+			}
+		}
+		wide.settledFrames(missed...)
+		if looks, pages := r.stream.reads(); looks+pages > 0 || r.stream.scans != 1 {
+			t.Errorf("%d looks, %d pages and %d scans, want one scan", looks, pages, r.stream.scans)
+		}
+	})
+}
+
 func TestTheFirstFrameOfAResumedSessionIsFirst(t *testing.T) {
 	inBubble(t, roomy, func(t *testing.T, r *router) {
 		g1 := chat("d", "g1")

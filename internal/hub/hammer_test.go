@@ -110,6 +110,9 @@ func (s *storm) weather(halfway func(), reasons ...string) {
 
 func newStorm(t *testing.T, queueBytes int) *storm {
 	s := &storm{router: newRouter(t, queueBytes), over: make(chan struct{})}
+	if rand.IntN(2) == 0 {
+		s.hub.catchUp.pages.tail.fewest = 1 // all read from the tail
+	}
 	s.stream.asked = runtime.Gosched // much happens before the stream answers
 	return s
 }

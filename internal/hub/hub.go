@@ -50,6 +50,10 @@ type History interface {
 	// more, but surely from that sequence on.
 	Page(ctx context.Context, followed string, after uint64) ([]StoredEvent, error)
 
+	// Scan calls take with all events of the stream after a sequence through another one,
+	// in order, or returns an error; also if some of them may not be held any more.
+	Scan(ctx context.Context, after, through uint64, take func(StoredEvent)) error
+
 	// FirstHeld returns the first sequence that the stream holds.
 	FirstHeld() uint64
 }

@@ -42,6 +42,7 @@ type stream struct {
 	deaf      bool          // nothing arrives
 	crowded   bool          // wildcards cover more chats than one can ask for
 	looks     int           // calls of Heads
+	scans     int           // calls of Scan
 	pages     map[string]int
 
 	asked func() // called before Follow and Heads answer
@@ -176,6 +177,23 @@ func (s *stream) Page(ctx context.Context, followed string, after uint64) (page 
 		}
 	}
 	return page, context.Cause(ctx)
+}
+
+func (s *stream) Scan(ctx context.Context, after, through uint64, take func(StoredEvent)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scans++
+	switch {
+	case s.broken != nil:
+		return s.broken
+	case s.held > after+1:
+		return goneError(s.held)
+	}
+	for _, ev := range s.stored[min(after, s.end()):min(through, s.end())] {
+		ev.Prev = 0
+		take(ev)
+	}
+	return context.Cause(ctx)
 }
 
 func (s *stream) FirstHeld() uint64 {

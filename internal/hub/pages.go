@@ -15,6 +15,7 @@ import (
 // holds never changes, so a page is good for as long as somebody may want it.
 type pages struct {
 	history History
+	tail    tail
 	turn    chan struct{} // held by whoever reads: few at a time
 
 	mu      sync.Mutex
@@ -45,6 +46,7 @@ const (
 func newPages(h *Hub) *pages {
 	return &pages{
 		history: h.cfg.History,
+		tail:    tail{history: h.cfg.History, fewest: tailFewest},
 		turn:    make(chan struct{}, mostReads),
 		reading: map[string]*page{},
 	}
@@ -139,6 +141,9 @@ func (p *pages) next(ctx context.Context, r *read) (*page, error) {
 // find returns a page that covers what comes next in a read: one that is there, or
 // under way, or a new one that the caller has to load.
 func (p *pages) find(r *read) (found *page, own bool) {
+	if page := p.tail.page(r); page != nil {
+		return page, false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, page := range slices.Backward(p.recent) {
@@ -192,6 +197,7 @@ func newReplayed(ev StoredEvent, scratch *[]byte) *replayed {
 
 // forget drops what was kept: nobody reads, or the stream is another one.
 func (p *pages) forget() {
+	p.tail.forget()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recent = nil

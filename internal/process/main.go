@@ -241,7 +241,10 @@ type Listeners struct {
 
 // Listen opens the two listeners. The error names the flag.
 func Listen(public, internal string) (l Listeners, err error) {
-	if l.Public, err = net.Listen("tcp", public); err != nil {
+	// Without TCP's keep-alive, which takes four system calls for each connection:
+	// WebSockets are pinged, and HTTP has its time limits.
+	config := net.ListenConfig{KeepAlive: -1}
+	if l.Public, err = config.Listen(context.Background(), "tcp", public); err != nil {
 		return l, fmt.Errorf("--listen: %w", err)
 	}
 	if l.Internal, err = net.Listen("tcp", internal); err != nil {

@@ -170,6 +170,11 @@ func (h history) Page(ctx context.Context, followed string, after uint64) ([]hub
 	return page, nil
 }
 
+// Scan implements [hub.History].
+func (h history) Scan(ctx context.Context, after, through uint64, take func(hub.StoredEvent)) error {
+	return h.Broker.Scan(ctx, after, through, func(ev broker.LiveEvent) { take(hub.StoredEvent(ev)) })
+}
+
 // memory is where sessions are remembered by the broker.
 type memory struct{ *broker.Broker }
 

@@ -494,6 +494,10 @@ func (h *fakeHistory) Heads(_ context.Context, after, least uint64, followed []s
 	return heads, least, nil
 }
 
+func (h *fakeHistory) Scan(context.Context, uint64, uint64, func(hub.StoredEvent)) error {
+	return errors.New("this history is asked for each conversation")
+}
+
 func (h *fakeHistory) LastOfEach(ctx context.Context, after, least uint64, followed []string) (map[string]uint64, error) {
 	heads, _, err := h.Heads(ctx, after, least, followed)
 	return heads, err
