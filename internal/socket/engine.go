@@ -30,7 +30,6 @@ type engine struct {
 	// Static.
 	server *Server
 	sid    string
-	opened *auth.Handshake // what the first request says of the client
 	ctx    context.Context // ends with the engine
 	stop   context.CancelFunc
 	gone   chan struct{}  // closed when nothing is left of it
@@ -38,8 +37,9 @@ type engine struct {
 
 	// Held while packets of the client are handled.
 	in          sync.Mutex
-	attachments int // binary messages that are still to come and belong to what was refused
-	refused     int // CONNECTs
+	attachments int             // binary messages that are still to come and belong to what was refused
+	refused     int             // CONNECTs
+	opened      *auth.Handshake // what the first request says of the client; nil: not needed any more
 
 	// May be taken under the lock of the session's hub.Session, not the other way round.
 	mu      sync.Mutex
@@ -57,7 +57,7 @@ type engine struct {
 	probing time.Time     // until then, polls end soon: the client may change to WebSocket
 	told    chan struct{} // of a tunnel: holds one when it has been told of the end
 
-	connectBy *time.Timer
+	connectBy *time.Timer // nil: it has connected
 }
 
 // Frames of packets that are always the same.
@@ -189,10 +189,11 @@ func (e *engine) ping() [][]byte {
 
 // flush implements flushable.
 func (e *engine) flush(f *flusher) {
-	for {
+	for range mostWrites {
 		frames := e.take(webSocket, f.frames[:0])
 		if len(frames) == 0 || e.ctx.Err() != nil { // nothing comes after a close frame
-			break
+			e.tasks.Done()
+			return
 		}
 		f.frames = frames
 		left, err := f.writeNow(&e.conn.under, frames)
@@ -201,10 +202,11 @@ func (e *engine) flush(f *flusher) {
 			return
 		}
 		if !e.wrote(err) {
-			break
+			e.tasks.Done()
+			return
 		}
 	}
-	e.tasks.Done()
+	f.add(e)
 }
 
 // writeSlowly writes what the WebSocket has not taken at once, and then all that there
@@ -264,7 +266,9 @@ func (e *engine) ended(why hub.Reason, text string) {
 	}
 	e.why, e.text = why, text
 	e.beat.timer.Stop()
-	e.connectBy.Stop()
+	if e.connectBy != nil {
+		e.connectBy.Stop()
+	}
 	e.stop()
 	if e.session != nil {
 		e.session.stop()
@@ -320,6 +324,7 @@ func (e *engine) adopt(c *session) bool {
 	}
 	e.session = c
 	e.connectBy.Stop()
+	e.connectBy = nil
 	return true
 }
 

@@ -40,9 +40,14 @@ type flusher struct {
 
 // A flushable may have frames to write to a WebSocket.
 type flushable interface {
-	// flush writes them, until there are none left or it leaves them to another goroutine.
+	// flush writes them, until there are none left, or leaves them to another goroutine or
+	// to another turn.
 	flush(f *flusher)
 }
+
+// mostWrites is how many writes a client has in one turn. One that has much to catch up
+// with must not make the others wait.
+const mostWrites = 4
 
 var (
 	_ flushable = (*plain)(nil)

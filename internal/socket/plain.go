@@ -134,10 +134,11 @@ func (c *plain) wake() {
 
 // flush implements flushable.
 func (c *plain) flush(f *flusher) {
-	for {
+	for range mostWrites {
 		f.frames = c.hub.TakeTo(f.frames[:0])
 		if len(f.frames) == 0 {
-			break
+			c.tasks.Done()
+			return
 		}
 		left, err := f.writeNow(&c.conn.under, f.frames)
 		if left != nil {
@@ -146,10 +147,11 @@ func (c *plain) flush(f *flusher) {
 		}
 		if err != nil {
 			c.failed(err)
-			break
+			c.tasks.Done()
+			return
 		}
 	}
-	c.tasks.Done()
+	f.add(c)
 }
 
 // writeSlowly writes what the connection has not taken at once, and then what the hub

@@ -172,6 +172,7 @@ func (e *engine) connect(data json.RawMessage) error {
 	if !e.adopt(c) || e.server.cfg.Hub.Register(c.hub) != nil {
 		return nil // it has ended
 	}
+	e.opened = nil
 	switch err := c.enter(back); {
 	case errors.Is(err, ErrTaken):
 		e.end(hub.Gone, "")
