@@ -159,7 +159,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b.carrier = &carrier{answers, carryEvery}
 	b.live = newLive(nc, cfg.Deliver, cfg.Reached, cfg.Replaced)
-	b.position = &rounds{ask: b.askPosition}
+	b.position = &rounds{follow: b.live.followAll, unfollow: b.live.unfollowAll, ask: b.askPosition}
 	return b, nil
 }
 

@@ -65,24 +65,26 @@ func newLive(nc *nats.Conn, deliver func(...LiveEvent), reached func(uint64), re
 // delivered, and returns the stream's position: every event after it will come,
 // some just before it may. Each Follow that succeeds needs an Unfollow.
 func (b *Broker) Follow(ctx context.Context, subjects ...string) (position uint64, err error) {
-	for i, subject := range subjects {
-		if err := b.live.follow(subject); err != nil {
-			b.Unfollow(subjects[:i]...)
-			return 0, err
-		}
+	mine := b.position.enter(subjects)
+	select {
+	case <-mine.answered:
+		return mine.position, mine.err
+	case <-ctx.Done():
+		go b.leave(mine, subjects) // ends by itself, as the round does
+		return 0, context.Cause(ctx)
 	}
-	if position, err = b.position.join(ctx); err != nil {
+}
+
+// leave takes back what a round follows for somebody who does not wait for it any more.
+func (b *Broker) leave(r *round, subjects []string) {
+	if <-r.answered; r.err == nil {
 		b.Unfollow(subjects...)
-		return 0, err
 	}
-	return position, nil
 }
 
 // Unfollow takes back one Follow of the subjects.
 func (b *Broker) Unfollow(subjects ...string) {
-	for _, subject := range subjects {
-		b.live.unfollow(subject)
-	}
+	b.live.unfollowAll(subjects)
 }
 
 func (l *live) follow(subject string) error {
@@ -99,6 +101,23 @@ func (l *live) follow(subject string) error {
 	}
 	in.followers++
 	return nil
+}
+
+// followAll follows all of the subjects or, after an error, none.
+func (l *live) followAll(subjects []string) error {
+	for i, subject := range subjects {
+		if err := l.follow(subject); err != nil {
+			l.unfollowAll(subjects[:i])
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *live) unfollowAll(subjects []string) {
+	for _, subject := range subjects {
+		l.unfollow(subject)
+	}
 }
 
 func (l *live) unfollow(subject string) {
@@ -219,9 +238,12 @@ func stamp(m *nats.Msg, name string) string {
 
 // rounds asks one question for all who want the answer: whoever joins gets the
 // answer to a question that was asked after it joined, and there is never more
-// than one question under way.
+// than one question under way. What those who join want followed is followed before
+// the question is asked, all of it at once: that goes to the server with one write.
 type rounds struct {
-	ask func(context.Context) (uint64, error)
+	follow   func(subjects []string) error
+	unfollow func(subjects []string) // when there is no answer
+	ask      func(context.Context) (uint64, error)
 
 	mu      sync.Mutex
 	next    *round // collects those who join while a question is under way
@@ -229,13 +251,14 @@ type rounds struct {
 }
 
 type round struct {
+	follow   []string
 	answered chan struct{}
 	position uint64 // set before answered is closed
-	err      error
+	err      error  // then nothing of follow is followed
 }
 
 func (r *rounds) join(ctx context.Context) (uint64, error) {
-	mine := r.enter()
+	mine := r.enter(nil)
 	select {
 	case <-mine.answered:
 		return mine.position, mine.err
@@ -244,12 +267,13 @@ func (r *rounds) join(ctx context.Context) (uint64, error) {
 	}
 }
 
-func (r *rounds) enter() *round {
+func (r *rounds) enter(follow []string) *round {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.next == nil {
 		r.next = &round{answered: make(chan struct{})}
 	}
+	r.next.follow = append(r.next.follow, follow...)
 	if !r.running {
 		r.running = true
 		go r.run() // ends by itself: ask is bounded in time
@@ -266,7 +290,21 @@ func (r *rounds) run() {
 		if now == nil {
 			return
 		}
-		now.position, now.err = r.ask(context.Background())
+		now.position, now.err = r.answer(now.follow)
 		close(now.answered)
 	}
+}
+
+func (r *rounds) answer(follow []string) (position uint64, err error) {
+	if len(follow) == 0 {
+		return r.ask(context.Background())
+	}
+	if err := r.follow(follow); err != nil {
+		return 0, err
+	}
+	position, err = r.ask(context.Background())
+	if err != nil {
+		r.unfollow(follow)
+	}
+	return position, err
 }

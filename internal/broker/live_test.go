@@ -256,11 +256,22 @@ func TestManyFollowsShareFewQuestions(t *testing.T) {
 	for i := range count {
 		following.Go(func() { b.follow(t, "live.d.g"+strconv.Itoa(i)) })
 	}
-	testkit.Eventually(t, "all to follow", func() bool { return b.Stats().Subjects == count })
+	testkit.Eventually(t, "all to follow or wait", func() bool {
+		b.position.mu.Lock()
+		defer b.position.mu.Unlock()
+		waiting := 0
+		if next := b.position.next; next != nil {
+			waiting = len(next.follow)
+		}
+		return b.Stats().Subjects+waiting == count
+	})
 	close(hold)
 	following.Wait()
 	if n := asked.Load(); n > 10 {
 		t.Errorf("%d follows asked %d questions", count, n)
+	}
+	if n := b.Stats().Subjects; n != count {
+		t.Errorf("%d subjects are followed", n)
 	}
 }
 
@@ -289,6 +300,40 @@ func TestFollowFailsSoonWhileNATSIsAwayAndLeavesNothingBehind(t *testing.T) {
 	b.awaitReady(t)
 	js.store(t, "kept", "after the restart")
 	b.heard.await(t, 1)
+}
+
+func TestWhoDoesNotWaitForItsFollowLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	runReady(t, s.ClientURL())
+	b := build(t, s.ClientURL())
+	hold, asked := make(chan struct{}), make(chan struct{}, 10)
+	ask := b.position.ask
+	b.position.ask = func(ctx context.Context) (uint64, error) {
+		asked <- struct{}{}
+		<-hold
+		return ask(ctx)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	for i := range 20 { // some in the round under way, some in the next one
+		following.Go(func() {
+			if _, err := b.Follow(ctx, "live.d", "live.d.g"+strconv.Itoa(i)); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		})
+		if i == 9 {
+			<-asked
+		}
+	}
+	cancel()
+	following.Wait()
+	close(hold)
+	testkit.Eventually(t, "nothing to be followed", func() bool { return b.Stats().Subjects == 0 })
+	b.follow(t, "live.d")
+	if n := b.Stats().Subjects; n != 1 {
+		t.Errorf("%d subjects are followed", n)
+	}
 }
 
 func TestABrokerThatIsReadyAgainHearsWhatItFollows(t *testing.T) {

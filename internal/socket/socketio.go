@@ -184,7 +184,8 @@ func (e *engine) connect(data json.RawMessage) error {
 
 // identify returns who the client is, by its first request and by CONNECT.
 func (e *engine) identify(data json.RawMessage) (*auth.Handshake, auth.Identity, error) {
-	ctx, cancel := context.WithTimeout(e.ctx, e.server.cfg.HandshakeIn)
+	// Not under e.ctx, which would keep what it takes to have had children.
+	ctx, cancel := context.WithTimeout(context.Background(), e.server.cfg.HandshakeIn)
 	defer cancel()
 	handshake, err := e.opened.With(data)
 	if err != nil {
