@@ -21,8 +21,9 @@ build: ## build the binaries into bin
 		./cmd/router ./cmd/bridge ./cmd/telle
 
 .PHONY: test
-test: deps ## run all tests under the race detector
+test: deps ## run all tests under the race detector, and those that count allocations without it
 	go test -race -count=1 -timeout 9m ./...
+	go test -count=1 -run Allocates ./internal/hub ./internal/socket
 
 .PHONY: faults
 faults: deps ## run the fault suite, three rounds
