@@ -30,6 +30,10 @@ faults: deps ## run the fault suite, three rounds
 	go test -count=1 -timeout 60m ./test/e2e -v -faults full -rounds 3 \
 		-run 'Fault|SamePayloadThrice|FiftyMegabytesBehind|TwoThousandSockets'
 
+.PHONY: soak
+soak: ## ten minutes under load, a million joins, and more: does anything grow?
+	go test -count=1 -timeout 60m -p 1 ./internal/process ./test/e2e -v -soak full -run 'Soak|JoinsAndLeaves'
+
 .PHONY: lint
 lint: ## check format, vet, staticcheck, modernity, go.mod and shell scripts
 	@$(call silent,$(ls_files) '*.go' | xargs gofmt -l)
