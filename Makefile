@@ -57,6 +57,10 @@ fuzz: ## run each fuzz target for FUZZTIME
 bench: ## run the benchmarks
 	go test -run='^$$' -bench=. -benchmem ./...
 
+.PHONY: curves
+curves: ## measure how the CPU of routers grows with sockets, groups, events and routers
+	@scripts/curves.sh
+
 .PHONY: deps
 deps: ## install what the tests need besides Go
 	@scripts/deps.sh
