@@ -21,13 +21,18 @@ build: ## build the binaries into bin
 		./cmd/router ./cmd/bridge ./cmd/telle
 
 .PHONY: test
-test: deps ## run all tests under the race detector
+test: deps ## run all tests under the race detector, and those that count allocations without it
 	go test -race -count=1 -timeout 9m ./...
+	go test -count=1 -run Allocates ./internal/hub ./internal/socket
 
 .PHONY: faults
 faults: deps ## run the fault suite, three rounds
 	go test -count=1 -timeout 60m ./test/e2e -v -faults full -rounds 3 \
 		-run 'Fault|SamePayloadThrice|FiftyMegabytesBehind|TwoThousandSockets'
+
+.PHONY: soak
+soak: ## ten minutes under load, a million joins, and more: does anything grow?
+	go test -count=1 -timeout 60m -p 1 ./internal/process ./test/e2e -v -soak full -run 'Soak|JoinsAndLeaves'
 
 .PHONY: lint
 lint: ## check format, vet, staticcheck, modernity, go.mod and shell scripts
@@ -51,6 +56,10 @@ fuzz: ## run each fuzz target for FUZZTIME
 .PHONY: bench
 bench: ## run the benchmarks
 	go test -run='^$$' -bench=. -benchmem ./...
+
+.PHONY: curves
+curves: ## measure how the CPU of routers grows with sockets, groups, events and routers
+	@scripts/curves.sh
 
 .PHONY: deps
 deps: ## install what the tests need besides Go

@@ -22,7 +22,7 @@ type loads struct {
 	Groups   traffic `kong:"cmd,help='Many groups, one socket each, at a fixed rate.',set='sockets=5000',set='groups=5000',set='rate=10000',set='in_flight=1000'"`
 	EndToEnd traffic `kong:"cmd,help='From Redis to sockets.',set='sockets=100',set='groups=100',set='rate=1000',set='in_flight=100',set='publish=redis://127.0.0.1:6379'"`
 	Slow     slow    `kong:"cmd,help='One socket does not read: do its neighbours feel it, and what becomes of it?',set='sockets=50',set='groups=1',set='rate=500',set='payload=4096'"`
-	Idle     idle    `kong:"cmd,help='Connect sockets and hold them: with --metrics, what memory they take.',set='sockets=10000',set='groups=5000'"`
+	Idle     idle    `kong:"cmd,help='Connect sockets and hold them: with --metrics, what memory and CPU they take.',set='sockets=10000',set='groups=5000'"`
 	Connect  still   `kong:"cmd,help='Connect sockets: how fast they are ready.',set='sockets=10000',set='groups=5000'"`
 	Resume   resume  `kong:"cmd,help='All sockets are broken off, and come back at once: how long until each has what it has missed.',set='sockets=10000',set='groups=5000',set='connecting=0'"`
 }
@@ -31,7 +31,7 @@ type loads struct {
 type still struct {
 	URL           []string      `name:"url" default:"ws://127.0.0.1:8080" help:"Processes that hold the sockets, separated by commas. The sockets are spread over them." group:"Deployment"`
 	Protocol      string        `enum:"websocket,socketio" default:"websocket" help:"websocket, or socketio (over WebSocket)." group:"Deployment"`
-	Metrics       []string      `help:"Their internal listeners, such as http://127.0.0.1:8081, to report their memory." group:"Deployment"`
+	Metrics       []string      `help:"Their internal listeners, such as http://127.0.0.1:8081, to report their memory and CPU." group:"Deployment"`
 	Role          string        `enum:"customer,admin,service" default:"customer" help:"What the sockets are: customer, admin or service." group:"Identity"`
 	Dealer        string        `help:"Their dealerId. Without it: a new one, so that runs do not meet." group:"Identity"`
 	Token         string        `help:"A token that all show. Needs --dealer." group:"Identity"`

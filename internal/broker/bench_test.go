@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/telle-ai/event-router/pkg/events"
 )
 
@@ -64,4 +66,26 @@ func BenchmarkFollow(b *testing.B) {
 			r.Unfollow(own, "live.d")
 		}
 	})
+}
+
+// BenchmarkArrive is what becomes of a live message once nats.go has read it.
+func BenchmarkArrive(b *testing.B) {
+	delivered := 0
+	l := newLive(nil, func(evs ...LiveEvent) { delivered += len(evs) }, nil, nil)
+	m := nats.NewMsg("live.dealer-4711.group-1")
+	m.Data = []byte(`{"type":"UPDATE_MSG"}`)
+	for name, value := range map[string]string{
+		"Nats-Stream": ChatStream, "Nats-Subject": "chat.dealer-4711.group-1",
+		"Nats-Sequence": "123456789", "Nats-Last-Sequence": "123456700", "Nats-Time-Stamp": "2026-01-01T00:00:00Z",
+	} {
+		m.Header.Set(name, value)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		l.arrive(m)
+		l.deliverAll()
+	}
+	if delivered != b.N {
+		b.Fatalf("%d of %d delivered", delivered, b.N)
+	}
 }

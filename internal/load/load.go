@@ -49,6 +49,7 @@ type run struct {
 	http          *http.Client
 	reading       sync.WaitGroup // all sockets' readers
 
+	atStart     []vitals     // of the processes, when measuring began
 	measuring   atomic.Int64 // what was sent from then on, by clock, is measured
 	degraded    atomic.Int64 // notices
 	unrecovered atomic.Int64 // sockets that came back and were not told that all they missed comes
@@ -145,7 +146,7 @@ func (r *run) play(drain, stop context.Context) error {
 // connectAll connects all sockets for the first time, and measures it. It fails with
 // the first that cannot be connected.
 func (r *run) connectAll(ctx context.Context) error {
-	before, err := r.memory(ctx)
+	before, err := r.vitals(ctx)
 	if err != nil {
 		return err
 	}
@@ -174,7 +175,7 @@ func (r *run) connectAll(ctx context.Context) error {
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	return r.reportMemory(ctx, before)
+	return r.reportConnected(ctx, before)
 }
 
 // usually is how many connect at once where it is not what is measured.

@@ -28,22 +28,23 @@ type Report struct {
 	Clean      bool   `json:"clean"`
 	Problem    string `json:"problem"`
 
-	Seconds    float64        `json:"seconds"`        // that were measured
-	Asked      float64        `json:"askedPerSecond"` // by --rate; 0: as fast as goes
-	Published  Rate           `json:"published"`
-	Deliveries Rate           `json:"deliveries"`
-	Latency    *Percentiles   `json:"latencyMs,omitempty"`
-	Connect    *ConnectReport `json:"connect,omitempty"`
-	CPU        CPUReport      `json:"cpu"`
-	Memory     *MemoryReport  `json:"memory,omitempty"`
-	Resume     *ResumeReport  `json:"resume,omitempty"`
-	Slow       *SlowReport    `json:"slow,omitempty"`
-	Lost       int64          `json:"lost"`
-	Doubled    int64          `json:"doubled"`
-	OutOfOrder int64          `json:"outOfOrder"`
-	Foreign    int64          `json:"foreign"`
-	Degraded   int64          `json:"degraded"`
-	Breaks     map[string]int `json:"disconnects"` // unexpected ones, by close code or "broken"
+	Seconds    float64          `json:"seconds"`        // that were measured
+	Asked      float64          `json:"askedPerSecond"` // by --rate; 0: as fast as goes
+	Published  Rate             `json:"published"`
+	Deliveries Rate             `json:"deliveries"`
+	Latency    *Percentiles     `json:"latencyMs,omitempty"`
+	Connect    *ConnectReport   `json:"connect,omitempty"`
+	CPU        CPUReport        `json:"cpu"`
+	Memory     *MemoryReport    `json:"memory,omitempty"`
+	Processes  *ProcessesReport `json:"processes,omitempty"`
+	Resume     *ResumeReport    `json:"resume,omitempty"`
+	Slow       *SlowReport      `json:"slow,omitempty"`
+	Lost       int64            `json:"lost"`
+	Doubled    int64            `json:"doubled"`
+	OutOfOrder int64            `json:"outOfOrder"`
+	Foreign    int64            `json:"foreign"`
+	Degraded   int64            `json:"degraded"`
+	Breaks     map[string]int   `json:"disconnects"` // unexpected ones, by close code or "broken"
 }
 
 // A Rate is how many, and how many per second.
@@ -126,6 +127,34 @@ func percentilesOf(h *hdrhistogram.Histogram) *Percentiles {
 	}
 	ms := func(percentile float64) float64 { return float64(h.ValueAtPercentile(percentile)) / 1000 }
 	return &Percentiles{ms(50), ms(90), ms(99), ms(99.9), float64(h.Max()) / 1000}
+}
+
+// reportConnected reports what the processes have had to do for the sockets, where it
+// is about connecting also of the CPU.
+func (r *run) reportConnected(ctx context.Context, before []vitals) error {
+	if len(r.Metrics) == 0 {
+		return nil
+	}
+	if !r.publishes() {
+		spent, err := r.spent(ctx, before)
+		if err != nil {
+			return err
+		}
+		r.report.Processes = spent.per(int64(r.report.Connect.Sockets), connect)
+	}
+	return r.reportMemory(ctx, memoryOf(before))
+}
+
+// reportDelivered reports what the processes have used of the CPU for what was
+// measured. If one does not answer, that is not reported: what has become of its sockets
+// is what the run has to tell.
+func (r *run) reportDelivered(stop context.Context) {
+	if len(r.atStart) == 0 {
+		return
+	}
+	if spent, err := r.spent(stop, r.atStart); err == nil {
+		r.report.Processes = spent.per(r.report.Deliveries.Count, delivery)
+	}
 }
 
 // reportMemory reports the growth since before the sockets were connected.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -319,5 +320,110 @@ func TestEachClientShowsItsToken(t *testing.T) {
 	}
 	if seen["service "] == 0 {
 		t.Errorf("nobody posted: %v", seen)
+	}
+}
+
+// startMetrics starts an internal listener that has used so many seconds of the CPU at
+// each look, and goes on with the last.
+func startMetrics(t *testing.T, cpu ...float64) string {
+	var mu sync.Mutex
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(w, "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total %v\nprocess_resident_memory_bytes 1.5e+07\n", cpu[0])
+		cpu = cpu[min(1, len(cpu)-1):]
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// What was used before and after does not count: each process is looked at before and
+// after it is connected to, when measuring begins, and at the end.
+func TestTheCPUOfEachProcessIsThatOfTheMeasuredTime(t *testing.T) {
+	for _, tc := range []struct {
+		scenario string
+		want     []float64 // seconds of each
+	}{
+		{Fanout, []float64{2, 0, 1}},
+		{Connect, []float64{4, 0, 5}},
+		{Idle, []float64{4, 0, 5}},
+	} {
+		t.Run(tc.scenario, func(t *testing.T) {
+			t.Parallel()
+			o := against(startServer(t, nil))
+			o.Scenario = tc.scenario
+			o.Metrics = []string{
+				startMetrics(t, 3, 7, 10, 12, 20), // what it was used for by then, in Fanout: start, connected, measuring, end
+				startMetrics(t, 5),
+				startMetrics(t, 0, 5, 9, 1, 1), // was started again meanwhile
+			}
+			report, err := Run(t.Context(), t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, n := report.Processes, float64(o.Sockets)
+			if tc.scenario == Fanout {
+				n = float64(report.Deliveries.Count)
+			}
+			wantProcess(t, p.ProcessReport, tc.scenario, tc.want[0]+tc.want[1]+tc.want[2], n)
+			for i, want := range tc.want {
+				wantProcess(t, p.Each[i], tc.scenario, want, n)
+				if "http://"+p.Each[i].Address != o.Metrics[i] {
+					t.Errorf("process %d is %q", i, p.Each[i].Address)
+				}
+			}
+			var table bytes.Buffer
+			_ = report.WriteTable(&table)
+			if strings.Count(table.String(), "µs per ") != 4 {
+				t.Errorf("not all and each of three in\n%s", &table)
+			}
+		})
+	}
+}
+
+// wantProcess fails unless a process has used so much, and says so of each of n.
+func wantProcess(t *testing.T, p ProcessReport, scenario string, cpu, n float64) {
+	t.Helper()
+	each, other := p.PerConnect, p.PerDelivery
+	if scenario == Fanout {
+		each, other = other, each
+	}
+	if p.CPU != cpu || other != nil || each == nil || math.Abs(*each-cpu*1e6/n) > 1e-6 {
+		t.Errorf("%s: %+v, want %v s for %v", scenario, p, cpu, n)
+	}
+}
+
+// A process that has died while it measured is told by its sockets.
+func TestMetricsThatDoNotAnswerHideNoVerdict(t *testing.T) {
+	looks := 0
+	metrics := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if looks++; looks > 3 { // before and after it is connected to, and when measuring begins
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprint(w, "process_cpu_seconds_total 1\nprocess_resident_memory_bytes 1\n")
+	}))
+	t.Cleanup(metrics.Close)
+	o := against(startServer(t, func(n int, frame string) []string { return []string{frame}[btoi(n == 3):] }))
+	o.Metrics = []string{metrics.URL}
+	report, err := Run(t.Context(), t.Context(), o)
+	if err == nil || err.Error() != "4 lost" || report.Processes != nil || looks != 4 {
+		t.Errorf("%v, %+v after %d looks", err, report.Processes, looks)
+	}
+}
+
+func TestMetricsThatLackSomethingAreNoMetrics(t *testing.T) {
+	for body, want := range map[string]string{
+		"process_resident_memory_bytes 1\n":                              "process_cpu_seconds_total",
+		"process_cpu_seconds_total 1\n":                                  "process_resident_memory_bytes",
+		"process_cpu_seconds_total 1\nprocess_resident_memory_bytes x\n": "x",
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) }))
+		o := sound(Connect)
+		o.Metrics = []string{s.URL}
+		if _, err := Run(t.Context(), t.Context(), o); err == nil || !strings.HasPrefix(err.Error(), "--metrics: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", body, err)
+		}
+		s.Close()
 	}
 }

@@ -33,6 +33,7 @@ func (r *run) playSlow(drain, stop context.Context) error {
 	err = r.traffic(drain, stop, "measuring, one does not read")
 	r.settle(stop, others)
 	r.report.Latency, r.report.Deliveries = r.measured()
+	r.reportDelivered(stop)
 	report.grow(r, before)
 	back := report.release(r, drain, stop, slow, open)
 	r.finish(stop)

@@ -99,12 +99,38 @@ func (p *Report) writeFigures(w io.Writer) {
 		fmt.Fprintf(t, "memory of the router\t%.1f MiB, %.1f MiB without sockets\t%.1f KiB per socket\n",
 			mebi(m.After), mebi(m.Before), m.PerSocket/1024)
 	}
+	p.writeProcesses(t)
 	fmt.Fprintf(t, "CPU of this tool\t%.2f s, %.0f %% of a core, of %d\t", p.CPU.Seconds, 100*p.CPU.Share, p.CPU.Cores)
 	if p.CPU.Machine > 0 {
 		fmt.Fprintf(t, "machine %.0f %% busy", 100*p.CPU.Machine)
 	}
 	fmt.Fprintln(t)
 	_ = t.Flush()
+}
+
+// writeProcesses writes what the processes have used of the CPU, where they are several
+// also each.
+func (p *Report) writeProcesses(w io.Writer) {
+	if p.Processes == nil {
+		return
+	}
+	row := func(what string, one ProcessReport) {
+		fmt.Fprintf(w, "%s\t%.2f s\t", what, one.CPU)
+		if one.PerDelivery != nil {
+			fmt.Fprintf(w, "%.2f µs per delivery", *one.PerDelivery)
+		}
+		if one.PerConnect != nil {
+			fmt.Fprintf(w, "%.0f µs per connect", *one.PerConnect)
+		}
+		fmt.Fprintln(w)
+	}
+	row("CPU of the router", p.Processes.ProcessReport)
+	if len(p.Processes.Each) < 2 {
+		return
+	}
+	for _, one := range p.Processes.Each {
+		row("  "+one.Address, one)
+	}
 }
 
 func mebi(n int64) float64 { return float64(n) / (1 << 20) }

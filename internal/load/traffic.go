@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -11,22 +12,23 @@ func (r *run) playTraffic(drain, stop context.Context) error {
 	err := r.traffic(drain, stop, "measuring")
 	r.finish(stop)
 	r.report.Latency, r.report.Deliveries = r.measured()
+	r.reportDelivered(stop)
 	return err
 }
 
 // traffic publishes for --warm and --duration, and measures the latter.
 func (r *run) traffic(drain, stop context.Context, what string) error {
 	began := time.Now()
-	r.measuring.Store(r.clock.now() + int64(r.Warm))
-	ctx, cancel := context.WithDeadline(drain, began.Add(r.Warm+r.Duration))
-	defer cancel()
+	r.measuring.Store(never)
 	defer r.progress.phase(what, int64(r.Warm+r.Duration),
 		func() int64 { return min(int64(time.Since(began)), int64(r.Warm+r.Duration)) }, r.rates())()
-	if err := r.pace(ctx, stop, r.Warm); err != nil {
+	if err := r.pace(drain, stop, r.Warm); err != nil {
 		return err
 	}
+	r.atStart, _ = r.vitals(stop) // they answered before; without it there is no report of them
+	r.measuring.Store(r.clock.now())
 	before, use, from := r.published.Load(), startUse(), time.Now()
-	err := r.pace(ctx, stop, r.Duration)
+	err := r.pace(drain, stop, r.Duration)
 	n, took := r.published.Load()-before, time.Since(from)
 	r.report.CPU = use.until()
 	r.report.Seconds = took.Seconds()
@@ -36,6 +38,9 @@ func (r *run) traffic(drain, stop context.Context, what string) error {
 	}
 	return r.flush(stop)
 }
+
+// never is a time that does not come.
+const never = math.MaxInt64
 
 // pace publishes for some time, at --rate or as fast as --in-flight allows. That ctx
 // ends ends it, too.

@@ -1,7 +1,6 @@
 package load
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,35 +12,6 @@ import (
 	"syscall"
 	"time"
 )
-
-// memory returns the resident memory of all processes of --metrics; 0 without them.
-func (r *run) memory(ctx context.Context) (sum int64, err error) {
-	for _, base := range r.Metrics {
-		n, err := r.residentMemory(ctx, base)
-		if err != nil {
-			return 0, fmt.Errorf("--metrics: %w", withoutURL(err))
-		}
-		sum += n
-	}
-	return sum, nil
-}
-
-const residentMemory = "process_resident_memory_bytes "
-
-func (r *run) residentMemory(ctx context.Context, base string) (int64, error) {
-	resp, err := r.get(ctx, endpoint(base, "/metrics", nil))
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), residentMemory); ok {
-			n, err := strconv.ParseFloat(value, 64)
-			return int64(n), err
-		}
-	}
-	return 0, fmt.Errorf("there is no %s", strings.TrimSpace(residentMemory))
-}
 
 // messagesOfNATS returns how many messages a NATS server has been sent; 0 without
 // --nats-monitor.

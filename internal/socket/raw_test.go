@@ -30,9 +30,11 @@ type rawClient struct {
 }
 
 // dialRaw connects a client that does nothing by itself.
-func (w *world) dialRaw(query string) *rawClient {
+func (w *world) dialRaw(query string) *rawClient { w.Helper(); return w.dialRawTo("/ws?" + query) }
+
+func (w *world) dialRawTo(target string) *rawClient {
 	w.Helper()
-	c := w.requestRaw(query)
+	c := w.requestRawOf(target)
 	res, err := http.ReadResponse(c.in, nil)
 	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
 		w.Fatalf("got %v, %v", res, err)
@@ -43,13 +45,18 @@ func (w *world) dialRaw(query string) *rawClient {
 // requestRaw is dialRaw without the server's answer, which comes with the first frame.
 func (w *world) requestRaw(query string) *rawClient {
 	w.Helper()
+	return w.requestRawOf("/ws?" + query)
+}
+
+func (w *world) requestRawOf(target string) *rawClient {
+	w.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
 	if err != nil {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(long))
-	_, err = io.WriteString(conn, "GET /ws?"+query+" HTTP/1.1\r\nHost: telle\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+	_, err = io.WriteString(conn, "GET "+target+" HTTP/1.1\r\nHost: telle\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
 	if err != nil {
 		w.Fatal(err)

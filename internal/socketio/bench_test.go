@@ -39,3 +39,16 @@ func BenchmarkEvent(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkParsePayload is what a client posts over polling.
+func BenchmarkParsePayload(b *testing.B) {
+	text := AppendEvent(nil, "customer_message", []byte(ordinary))
+	body := AppendPayload(nil, text, text, text)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ParsePayload(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -41,6 +41,10 @@ type loadReport struct {
 		BeforeBytes, AfterBytes int64
 		PerSocketBytes          float64
 	}
+	Processes *struct {
+		processReport
+		Each []processReport
+	}
 	Resume *struct {
 		Seconds                float64
 		Missed, Back, CaughtUp int
@@ -57,6 +61,12 @@ type loadReport struct {
 	}
 	Lost, Doubled, OutOfOrder, Foreign, Degraded *int64 // always there
 	Disconnects                                  map[string]int
+}
+
+type processReport struct {
+	Address                           string
+	CPUSeconds                        float64
+	CPUPerDeliveryUs, CPUPerConnectUs *float64
 }
 
 type percentiles struct {
@@ -101,13 +111,22 @@ func (r loadReport) isClean(t *testing.T, code int, stderr string) {
 
 // loadChecks are what each scenario reports beside.
 var loadChecks = map[string]func(*testing.T, loadReport){
-	"fanout":     wantsLatency,
-	"groups":     wantsLatency,
+	"fanout": wantsLatency,
+	"groups": func(t *testing.T, r loadReport) {
+		wantsLatency(t, r)
+		if p := r.Processes; p == nil || p.CPUPerDeliveryUs == nil || p.CPUPerConnectUs != nil || len(p.Each) != 1 ||
+			p.CPUSeconds != p.Each[0].CPUSeconds || p.Each[0].Address == "" {
+			t.Errorf("processes %+v", p)
+		}
+	},
 	"end-to-end": wantsLatency,
 	"connect":    func(*testing.T, loadReport) {},
 	"idle": func(t *testing.T, r loadReport) {
 		if r.Memory == nil || r.Memory.BeforeBytes <= 0 || r.Memory.AfterBytes <= 0 {
 			t.Errorf("memory %+v", r.Memory)
+		}
+		if p := r.Processes; p == nil || p.CPUPerConnectUs == nil || p.CPUPerDeliveryUs != nil || len(p.Each) != 1 {
+			t.Errorf("processes %+v", p)
 		}
 	},
 	"resume": func(t *testing.T, r loadReport) {
@@ -151,7 +170,7 @@ func TestLoadRunsEachScenarioClean(t *testing.T) {
 					t.Parallel()
 					args := []string{scenario, "--protocol", protocol, "--sockets", "20",
 						"--url", "ws://" + s.routers[0].public + ",http://" + s.routers[1].public}
-					if scenario == "idle" || scenario == "slow" {
+					if slices.Contains([]string{"groups", "idle", "slow"}, scenario) {
 						args = append(args, "--metrics", "http://"+s.routers[0].internal)
 					}
 					if !slices.Contains([]string{"connect", "idle", "end-to-end"}, scenario) {

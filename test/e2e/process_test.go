@@ -107,7 +107,13 @@ func (p *program) text() string {
 // said where it serves.
 func startServer(t testing.TB, name string, args ...string) *program {
 	t.Helper()
-	p := start(t, nil, name, append([]string{"--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"}, args...)...)
+	return startServerIn(t, nil, name, args...)
+}
+
+// startServerIn is startServer with more in the environment.
+func startServerIn(t testing.TB, env []string, name string, args ...string) *program {
+	t.Helper()
+	p := start(t, env, name, append([]string{"--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"}, args...)...)
 	var line struct{ Msg, Public, Internal string }
 	for text := range p.lines {
 		if err := json.Unmarshal([]byte(text), &line); err == nil && line.Msg == "serving" {
