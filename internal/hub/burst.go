@@ -26,6 +26,10 @@ type burst struct {
 // falls behind, so it must be little beside the bound of a queue.
 const burstBytes = 16 << 10
 
+// longScratch is the longest scratch buffer that is worth keeping: for events of the
+// usual bound, 64 KiB.
+const longScratch = 128 << 10
+
 // begin makes a burst of one event, or returns an error if that is not valid.
 func (b *burst) begin(ev *StoredEvent) error {
 	e, err := ev.parse(&b.hub.subject)
@@ -74,7 +78,7 @@ func (b *burst) reset() {
 	clear(b.sessions)
 	clear(b.events)
 	b.seqs, b.sessions, b.events, b.bytes = b.seqs[:0], b.sessions[:0], b.events[:0], 0
-	if cap(b.scratch) > burstBytes {
+	if cap(b.scratch) > longScratch {
 		b.scratch = nil
 	}
 	for a := range b.frames {

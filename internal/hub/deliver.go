@@ -32,7 +32,7 @@ func (h *Hub) deliver(evs []StoredEvent) (done int, err error) {
 		return 1, nil
 	}
 	h.lastSeq = ev.Seq
-	one, every := h.topics[ev.Subject], h.everyGroup(ev.Subject)
+	one, every := h.topicsOf(ev.Subject)
 	if one == nil && every == nil {
 		return 1, nil // the last follower has just left
 	}
@@ -56,6 +56,19 @@ func (h *Hub) deliver(evs []StoredEvent) (done int, err error) {
 		h.delivered.Add(uint64(len(b.events)))
 	}
 	return done, err
+}
+
+// topicsOf returns the topic of a subject, and that of all of its dealer's chats.
+// h.mu is held.
+func (h *Hub) topicsOf(subject string) (one, every *topic) {
+	one = h.topics[subject]
+	switch {
+	case one == nil:
+		return nil, h.everyGroup(subject)
+	case one.chats == nil:
+		return one, nil
+	}
+	return one, one.chats.every
 }
 
 // everyGroup returns the topic of those who follow all groups of the subject's

@@ -121,6 +121,7 @@ type Hub struct {
 
 	mu          sync.RWMutex
 	topics      map[string]*topic // by live subject
+	chats       map[string]*chats // by the wildcard subject of a dealer's chats
 	sessions    map[*Session]struct{}
 	interrupted bool // nothing, or not everything, comes live
 	draining    bool
@@ -133,6 +134,7 @@ func New(cfg Config) *Hub {
 	h := &Hub{
 		cfg:      cfg,
 		topics:   map[string]*topic{},
+		chats:    map[string]*chats{},
 		sessions: map[*Session]struct{}{},
 		empty:    make(chan struct{}),
 	}
@@ -291,8 +293,7 @@ func (h *Hub) take(s *Session, subject string) *seat {
 	}
 	t := h.topics[subject]
 	if t == nil {
-		t = newTopic(subject, h.reached.Load())
-		h.topics[subject] = t
+		t = h.open(subject)
 	}
 	seat := &seat{session: s, topic: t, at: len(t.seats), joins: 1}
 	t.seats = append(t.seats, seat)
@@ -307,7 +308,43 @@ func (h *Hub) vacate(s *seat) {
 	t.seats[s.at], last.at = last, s.at
 	t.seats[len(t.seats)-1] = nil
 	if t.seats = t.seats[:len(t.seats)-1]; len(t.seats) == 0 {
-		delete(h.topics, t.subject)
+		h.close(t)
+	}
+}
+
+// open makes a topic. h.mu is held.
+func (h *Hub) open(subject string) *topic {
+	t := newTopic(subject, h.reached.Load())
+	h.topics[subject] = t
+	every := subjects.EveryGroupOf(subject)
+	if t.isWildcard() {
+		every = subject
+	}
+	if every == "" {
+		return t // for the whole dealer
+	}
+	t.chats = h.chats[every]
+	if t.chats == nil {
+		t.chats = &chats{wildcard: every}
+		h.chats[every] = t.chats
+	}
+	if t.chats.topics++; t.isWildcard() {
+		t.chats.every = t
+	}
+	return t
+}
+
+// close removes a topic that nobody follows any more. h.mu is held.
+func (h *Hub) close(t *topic) {
+	delete(h.topics, t.subject)
+	if t.chats == nil {
+		return
+	}
+	if t.isWildcard() {
+		t.chats.every = nil
+	}
+	if t.chats.topics--; t.chats.topics == 0 {
+		delete(h.chats, t.chats.wildcard)
 	}
 }
 

@@ -22,7 +22,19 @@ type topic struct {
 	lasts map[string]uint64
 
 	base uint64 // no seat's is greater
+
+	chats *chats // nil: the topic is what is for all of a dealer's chats at once
 }
+
+// chats are the topics of one dealer's chats, and the one over all of them: so that
+// delivery need not look for it.
+type chats struct {
+	wildcard string
+	every    *topic // nil: nobody follows it
+	topics   int    // with every
+}
+
+func (t *topic) isWildcard() bool { return t.lasts != nil }
 
 // A seat is one session's place in a topic. A session that follows several
 // conversations of a dealer has one seat in the dealer-wide topic.
