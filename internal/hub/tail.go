@@ -43,8 +43,9 @@ func (t *tail) reach(ctx context.Context, after, least uint64, topics int) bool 
 	if least-from > uint64(topics)*tailWorth || least-after > tailMost {
 		return false
 	}
-	var read []StoredEvent
-	err := t.history.Scan(ctx, from, least, func(ev StoredEvent) { read = append(read, ev) })
+	var read []*replayed
+	var scratch []byte
+	err := t.history.Scan(ctx, from, least, func(ev StoredEvent) { read = append(read, newReplayed(ev, &scratch)) })
 	return err == nil && t.add(read, after, from, least, forgotten)
 }
 
@@ -64,7 +65,7 @@ func (t *tail) begin(after, least uint64) (from uint64, forgotten int, covered b
 }
 
 // add adds what was read. It reports false if all was forgotten meanwhile.
-func (t *tail) add(read []StoredEvent, after, from, through uint64, forgotten int) bool {
+func (t *tail) add(read []*replayed, after, from, through uint64, forgotten int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.forgotten != forgotten {
@@ -75,11 +76,9 @@ func (t *tail) add(read []StoredEvent, after, from, through uint64, forgotten in
 	}
 	t.through = through
 	t.events += len(read)
-	var scratch []byte
-	for _, ev := range read {
-		r := newReplayed(ev, &scratch)
-		t.bySubject[ev.Subject] = append(t.bySubject[ev.Subject], r)
-		if every := subjects.EveryGroupOf(ev.Subject); every != "" {
+	for _, r := range read {
+		t.bySubject[r.Subject] = append(t.bySubject[r.Subject], r)
+		if every := subjects.EveryGroupOf(r.Subject); every != "" {
 			t.bySubject[every] = append(t.bySubject[every], r)
 		}
 	}
