@@ -248,34 +248,46 @@ func (b *Broker) Page(ctx context.Context, followed string, after uint64) ([]Liv
 
 // Scan calls take with all events after a sequence through another one, which the stream's
 // leader has, in order. Their Prev is not set. It returns an error if not all of them
-// could be read; a [GoneError] if the stream may have dropped some.
-func (b *Broker) Scan(ctx context.Context, after, through uint64, take func(LiveEvent)) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*askTimeout, errSilent)
+// could be read soon, if the stream may have dropped some ([GoneError]), or if take has
+// enough of it and returns false.
+func (b *Broker) Scan(ctx context.Context, after, through uint64, take func(LiveEvent) bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, errSilent)
 	defer cancel()
-	limit := b.streamInfo().Config.MaxMsgsPerSubject
-	counts := map[string]int64{}
-	full := false
+	enough := false
 	q := question{Seq: after + 1, Batch: scanEvents, MaxBytes: scanBytes}
 	err := b.scan(ctx, q, through, func(m *nats.Msg, seq uint64) bool {
-		if seq > through {
-			return false
+		if seq <= through {
+			enough = !take(storedEvent(m, seq))
 		}
-		ev := storedEvent(m, seq)
-		if limit > 0 {
-			counts[ev.Subject]++
-			full = full || counts[ev.Subject] >= limit
-		}
-		take(ev)
-		return true
+		return seq < through && !enough
 	})
 	switch {
 	case err != nil:
 		return err
-	case full: // it may have dropped others of this subject
-		return &GoneError{First: through + 1}
+	case enough:
+		return errEnough
 	}
 	// Afterwards: what is dropped meanwhile may be missing.
+	if err := b.checkNoneFull(ctx, after); err != nil {
+		return err
+	}
 	return b.checkHeldAfter(ctx, after)
+}
+
+var errEnough = errors.New("there is more to read than was asked for")
+
+// checkNoneFull returns a GoneError if a subject may have dropped events after the sequence
+// that are beyond its limit. It may not if fewer than that were stored since.
+func (b *Broker) checkNoneFull(ctx context.Context, after uint64) error {
+	limit := b.streamInfo().Config.MaxMsgsPerSubject
+	if limit <= 0 {
+		return nil
+	}
+	position, err := b.position.join(ctx)
+	if err == nil && position-min(after, position) > uint64(limit) {
+		err = &GoneError{First: position}
+	}
+	return err
 }
 
 func storedEvent(m *nats.Msg, seq uint64) LiveEvent {

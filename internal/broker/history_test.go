@@ -393,11 +393,12 @@ func TestWhatAChatHasDroppedBeyondItsLimitIsGone(t *testing.T) {
 
 func (r *running) scanAll(t testing.TB, after, through uint64) (seqs []uint64, err error) {
 	t.Helper()
-	err = r.Scan(t.Context(), after, through, func(ev LiveEvent) {
+	err = r.Scan(t.Context(), after, through, func(ev LiveEvent) bool {
 		if want := fmt.Sprint("live.d.g", (ev.Seq-1)%4); ev.Subject != want || len(ev.Payload) == 0 {
 			t.Errorf("event %d is %+v, want one on %s", ev.Seq, ev, want)
 		}
 		seqs = append(seqs, ev.Seq)
+		return true
 	})
 	return seqs, err
 }
@@ -428,12 +429,28 @@ func TestAScanDoesNotHideWhatAChatHasDroppedBeyondItsLimit(t *testing.T) {
 	b := runReady(t, s.ClientURL(), func(c *Config) { c.Streams.MaxPerSubject = 4 })
 	js := connect(t, s)
 	testkit.Eventually(t, "the limit to be known", func() bool { return b.streamInfo().Config.MaxMsgsPerSubject == 4 })
-	js.storeMany(t, 4, 20, "hello") // five in each
-	if _, err := b.scanAll(t, 4, 20); !isGone(err) {
-		t.Errorf("after 4: %v", err)
+	js.storeMany(t, 4, 8, "hello") // two in each
+	if seqs, err := b.scanAll(t, 4, 8); err != nil || len(seqs) != 4 {
+		t.Errorf("after 4 through 8: %v, %v", seqs, err)
 	}
-	if seqs, err := b.scanAll(t, 8, 20); err != nil || len(seqs) != 12 {
-		t.Errorf("after 8: %v, %v", seqs, err)
+	js.storeMany(t, 1, 4, "one too many") // drops 1 and 5
+	if _, err := b.scanAll(t, 4, 8); !isGone(err) {
+		t.Errorf("after 4 through 8, with 12 stored: %v", err)
+	}
+}
+
+func TestAScanEndsWhenItIsEnough(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, js := runReady(t, s.ClientURL()), connect(t, s)
+	js.storeMany(t, 4, 3000, "hello")
+	read := 0
+	err := b.Scan(t.Context(), 0, 3000, func(LiveEvent) bool {
+		read++
+		return read < 1500
+	})
+	if err == nil || read != 1500 {
+		t.Errorf("%d events, %v", read, err)
 	}
 }
 

@@ -51,8 +51,9 @@ type History interface {
 	Page(ctx context.Context, followed string, after uint64) ([]StoredEvent, error)
 
 	// Scan calls take with all events of the stream after a sequence through another one,
-	// in order, or returns an error; also if some of them may not be held any more.
-	Scan(ctx context.Context, after, through uint64, take func(StoredEvent)) error
+	// in order, or returns an error; also if some of them may not be held any more, or if
+	// take has returned false. It takes no longer than a few seconds.
+	Scan(ctx context.Context, after, through uint64, take func(StoredEvent) bool) error
 
 	// FirstHeld returns the first sequence that the stream holds.
 	FirstHeld() uint64

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -179,7 +180,7 @@ func (s *stream) Page(ctx context.Context, followed string, after uint64) (page 
 	return page, context.Cause(ctx)
 }
 
-func (s *stream) Scan(ctx context.Context, after, through uint64, take func(StoredEvent)) error {
+func (s *stream) Scan(ctx context.Context, after, through uint64, take func(StoredEvent) bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.scans++
@@ -191,7 +192,9 @@ func (s *stream) Scan(ctx context.Context, after, through uint64, take func(Stor
 	}
 	for _, ev := range s.stored[min(after, s.end()):min(through, s.end())] {
 		ev.Prev = 0
-		take(ev)
+		if !take(ev) {
+			return errors.New("enough")
+		}
 	}
 	return context.Cause(ctx)
 }

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
@@ -19,13 +20,17 @@ type tail struct {
 	mu             sync.Mutex
 	after, through uint64                 // it holds all events in between
 	bySubject      map[string][]*replayed // also by wildcard
-	events         int
+	events, bytes  int
 	forgotten      int // times
+
+	again time.Time // before that it is not tried; owned by the goroutine that calls reach
 }
 
 const (
 	tailFewest = 32
-	tailMost   = 50_000 // events that the tail may hold
+	tailMost   = 20_000   // events that the tail may hold
+	tailBytes  = 32 << 20 // of their payloads
+	tailRest   = 5 * time.Second
 
 	// tailWorth is how many events may be read from the end of the stream to spare asking
 	// for the events of one conversation.
@@ -40,13 +45,23 @@ func (t *tail) reach(ctx context.Context, after, least uint64, topics int) bool 
 	if covered || topics < t.fewest || from >= least {
 		return covered
 	}
-	if least-from > uint64(topics)*tailWorth || least-after > tailMost {
+	if least-from > uint64(topics)*tailWorth || least-after > tailMost || time.Now().Before(t.again) {
 		return false
 	}
 	var read []*replayed
 	var scratch []byte
-	err := t.history.Scan(ctx, from, least, func(ev StoredEvent) { read = append(read, newReplayed(ev, &scratch)) })
-	return err == nil && t.add(read, after, from, least, forgotten)
+	bytes := 0
+	err := t.history.Scan(ctx, from, least, func(ev StoredEvent) bool {
+		read = append(read, newReplayed(ev, &scratch))
+		bytes += len(ev.Payload)
+		return bytes <= tailBytes
+	})
+	if err != nil {
+		// It is likely to go on, and others wait meanwhile.
+		t.again = time.Now().Add(tailRest)
+		return false
+	}
+	return t.add(read, bytes, after, from, least, forgotten)
 }
 
 // begin returns from where on has to be read, unless all is there.
@@ -58,24 +73,25 @@ func (t *tail) begin(after, least uint64) (from uint64, forgotten int, covered b
 		return after, t.forgotten, false // it is made anew
 	case least <= t.through:
 		return 0, 0, true
-	case t.events > tailMost:
+	case t.events > tailMost || t.bytes > tailBytes:
 		return after, t.forgotten, false
 	}
 	return t.through, t.forgotten, false
 }
 
 // add adds what was read. It reports false if all was forgotten meanwhile.
-func (t *tail) add(read []*replayed, after, from, through uint64, forgotten int) bool {
+func (t *tail) add(read []*replayed, bytes int, after, from, through uint64, forgotten int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.forgotten != forgotten {
 		return false
 	}
 	if from == after { // or it goes on where it ended
-		t.after, t.bySubject, t.events = from, map[string][]*replayed{}, 0
+		t.after, t.bySubject, t.events, t.bytes = from, map[string][]*replayed{}, 0, 0
 	}
 	t.through = through
 	t.events += len(read)
+	t.bytes += bytes
 	for _, r := range read {
 		t.bySubject[r.Subject] = append(t.bySubject[r.Subject], r)
 		if every := subjects.EveryGroupOf(r.Subject); every != "" {
@@ -118,6 +134,6 @@ var isRead = func() chan struct{} {
 func (t *tail) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.after, t.through, t.bySubject, t.events = 0, 0, nil, 0
+	t.after, t.through, t.bySubject, t.events, t.bytes = 0, 0, nil, 0, 0
 	t.forgotten++
 }

@@ -89,7 +89,7 @@ func TestJoinsAndLeavesLeaveNothingBehind(t *testing.T) {
 		other = 5      // goroutines, that come and go
 	)
 	many := churns(t)
-	bound := 1<<20 + int64(many) // a byte of each is less than anything that could be forgotten of it
+	bound := 1<<20 + int64(many) // what is forgotten of each join shows in the long form, if it is 3 bytes, and in the short one from 53 on
 	c := startChurn(t)
 	c.joinAndLeave(warm)
 	before := c.left()

@@ -171,8 +171,8 @@ func (h history) Page(ctx context.Context, followed string, after uint64) ([]hub
 }
 
 // Scan implements [hub.History].
-func (h history) Scan(ctx context.Context, after, through uint64, take func(hub.StoredEvent)) error {
-	return h.Broker.Scan(ctx, after, through, func(ev broker.LiveEvent) { take(hub.StoredEvent(ev)) })
+func (h history) Scan(ctx context.Context, after, through uint64, take func(hub.StoredEvent) bool) error {
+	return h.Broker.Scan(ctx, after, through, func(ev broker.LiveEvent) bool { return take(hub.StoredEvent(ev)) })
 }
 
 // memory is where sessions are remembered by the broker.

@@ -213,16 +213,24 @@ func (e *engine) flush(f *flusher) {
 // is, until there is nothing left.
 func (e *engine) writeSlowly(b *backlog) {
 	defer e.tasks.Done()
-	if !e.wrote(b.finish()) {
-		return
+	written := e.wrote(b.finish()) && e.writeAll(b.frames)
+	for written {
+		frames := e.take(webSocket, nil)
+		if frames == nil {
+			return
+		}
+		written = e.writeAll(frames)
 	}
-	for frames := b.frames; frames != nil; frames = e.take(webSocket, nil) {
-		for batch := range batches(frames) {
-			if !e.writeBatch(append(e.takePing(), batch...)) {
-				return
-			}
+}
+
+// writeAll reports false if the engine has ended.
+func (e *engine) writeAll(frames [][]byte) bool {
+	for batch := range batches(frames) {
+		if !e.writeBatch(append(e.takePing(), batch...)) {
+			return false
 		}
 	}
+	return true
 }
 
 func (e *engine) writeBatch(batch [][]byte) bool {

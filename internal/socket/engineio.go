@@ -239,25 +239,26 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *http.Request) error {
 	if conn == nil {
 		return err
 	}
+	s.living.Add(1) // before a drain can know of it
 	e := s.openEngine(auth.HandshakeOf(r), webSocket, conn)
 	for e.connected() == nil {
 		if !e.readOne(conn) {
 			conn.shut()
+			s.living.Done()
 			return nil
 		}
 	}
-	s.goOn(e, conn)
+	go s.goOn(e, conn)
 	return nil
 }
 
-// goOn has a client's WebSocket read without the request that it came by, as plain.serve
-// does.
+// goOn reads a client's WebSocket, one of the living, without the request that it came by:
+// as plain.serve does.
 func (s *Server) goOn(e *engine, conn *wsConn) {
-	s.living.Go(func() {
-		defer conn.shut()
-		for e.readOne(conn) {
-		}
-	})
+	defer s.living.Done()
+	defer conn.shut()
+	for e.readOne(conn) {
+	}
 }
 
 // upgradeSocketIO returns neither a connection nor an error if it has answered itself.
@@ -327,10 +328,12 @@ func (s *Server) changeToWebSocket(w http.ResponseWriter, r *http.Request, sid s
 	if conn == nil {
 		return err
 	}
+	s.living.Add(1) // before a drain can know of it
 	if e, here := p.(*engine); here && s.changeHere(conn, e) {
-		s.goOn(e, conn)
+		go s.goOn(e, conn)
 		return nil
 	}
+	defer s.living.Done()
 	defer conn.shut()
 	if r, elsewhere := p.(*remote); elsewhere {
 		s.tunnel(conn, r)

@@ -94,6 +94,8 @@ func (f *flusher) take(done []flushable) []flushable {
 	clear(done)
 	if len(f.due) == 0 {
 		f.runs = false
+		clear(f.frames)
+		f.frames, f.out = f.frames[:0], nil
 		f.spare = done[:0]
 		return nil
 	}
@@ -129,7 +131,7 @@ func (f *flusher) join(frames [][]byte) (b []byte, left [][]byte) {
 		}
 		f.joined = append(f.joined, frame...)
 	}
-	return f.joined, nil
+	return f.joined, frames[len(frames):]
 }
 
 // A backlog is what a connection has not taken at once.
@@ -145,7 +147,9 @@ func (f *flusher) writeNow(conn *sharedConn, frames [][]byte) (*backlog, error) 
 	if conn.raw == nil || !conn.writing.TryLock() {
 		return &backlog{conn: conn, frames: slices.Clone(frames)}, nil
 	}
-	if head := conn.takeHead(); head != nil {
+	if conn.closed {
+		frames = nil // nothing comes after a close frame
+	} else if head := conn.takeHead(); head != nil {
 		frames = slices.Insert(frames, 0, head)
 	}
 	for len(frames) > 0 {

@@ -162,17 +162,28 @@ func (c *plain) writeSlowly(b *backlog) {
 		c.failed(err)
 		return
 	}
-	for frames := b.frames; frames != nil; frames = c.hub.Take() {
-		for batch := range batches(frames) {
-			if c.hub.Reason() != 0 {
-				return // nothing comes after a close frame
-			}
-			if err := c.conn.writeFrames(batch); err != nil {
-				c.failed(err)
-				return
-			}
+	written := c.writeAll(b.frames)
+	for written {
+		frames := c.hub.Take()
+		if frames == nil {
+			return
+		}
+		written = c.writeAll(frames)
+	}
+}
+
+// writeAll reports false if the session has ended.
+func (c *plain) writeAll(frames [][]byte) bool {
+	for batch := range batches(frames) {
+		if c.hub.Reason() != 0 {
+			return false // nothing comes after a close frame
+		}
+		if err := c.conn.writeFrames(batch); err != nil {
+			c.failed(err)
+			return false
 		}
 	}
+	return true
 }
 
 func (c *plain) failed(err error) {

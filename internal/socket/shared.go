@@ -70,6 +70,7 @@ type sharedConn struct {
 
 	writing sync.Mutex
 	head    []byte      // goes before the first frame; guarded by writing
+	closed  bool        // a close frame is written, which is the last; guarded by writing
 	busy    atomic.Bool // frames are being written
 	flushes sync.WaitGroup
 
@@ -106,6 +107,7 @@ func (s *sharedConn) Write(b []byte) (int, error) {
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	s.closed = true
 	if head := s.takeHead(); head != nil {
 		if _, err := s.Conn.Write(append(head, b...)); err != nil {
 			return 0, err
@@ -142,7 +144,7 @@ func (s *sharedConn) flush() {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	defer s.SetWriteDeadline(time.Time{}) // close frames have their own
-	for b := s.takeControl(); b != nil; b = s.takeControl() {
+	for b := s.takeControl(); b != nil && !s.closed; b = s.takeControl() {
 		_ = s.SetWriteDeadline(time.Now().Add(s.writeIn))
 		if _, err := s.Conn.Write(append(s.takeHead(), b...)); err != nil {
 			s.Conn.Close() // after part of a frame nothing can follow
@@ -175,6 +177,9 @@ func (s *sharedConn) writeAll(frames net.Buffers) error {
 // writeLocked is writeAll for who holds s.writing. It lets go of it.
 func (s *sharedConn) writeLocked(frames net.Buffers) error {
 	defer s.writing.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
 	s.busy.Store(true)
 	defer s.busy.Store(false)
 	_ = s.SetWriteDeadline(time.Now().Add(s.writeIn))

@@ -494,7 +494,7 @@ func (h *fakeHistory) Heads(_ context.Context, after, least uint64, followed []s
 	return heads, least, nil
 }
 
-func (h *fakeHistory) Scan(context.Context, uint64, uint64, func(hub.StoredEvent)) error {
+func (h *fakeHistory) Scan(context.Context, uint64, uint64, func(hub.StoredEvent) bool) error {
 	return errors.New("this history is asked for each conversation")
 }
 
