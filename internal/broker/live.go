@@ -65,6 +65,9 @@ func newLive(nc *nats.Conn, deliver func(...LiveEvent), reached func(uint64), re
 // delivered, and returns the stream's position: every event after it will come,
 // some just before it may. Each Follow that succeeds needs an Unfollow.
 func (b *Broker) Follow(ctx context.Context, subjects ...string) (position uint64, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return 0, err
+	}
 	mine := b.position.enter(subjects)
 	select {
 	case <-mine.answered:

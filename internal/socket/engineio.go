@@ -239,12 +239,12 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *http.Request) error {
 	if conn == nil {
 		return err
 	}
-	s.living.Add(1) // before a drain can know of it
+	s.living.add(1) // before a drain can know of it
 	e := s.openEngine(auth.HandshakeOf(r), webSocket, conn)
 	for e.connected() == nil {
 		if !e.readOne(conn) {
 			conn.shut()
-			s.living.Done()
+			s.living.add(-1)
 			return nil
 		}
 	}
@@ -255,7 +255,7 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *http.Request) error {
 // goOn reads a client's WebSocket, one of the living, without the request that it came by:
 // as plain.serve does.
 func (s *Server) goOn(e *engine, conn *wsConn) {
-	defer s.living.Done()
+	defer s.living.add(-1)
 	defer conn.shut()
 	for e.readOne(conn) {
 	}
@@ -328,12 +328,12 @@ func (s *Server) changeToWebSocket(w http.ResponseWriter, r *http.Request, sid s
 	if conn == nil {
 		return err
 	}
-	s.living.Add(1) // before a drain can know of it
+	s.living.add(1) // before a drain can know of it
 	if e, here := p.(*engine); here && s.changeHere(conn, e) {
 		go s.goOn(e, conn)
 		return nil
 	}
-	defer s.living.Done()
+	defer s.living.add(-1)
 	defer conn.shut()
 	if r, elsewhere := p.(*remote); elsewhere {
 		s.tunnel(conn, r)

@@ -75,17 +75,13 @@ func (s *Server) Close(ctx context.Context) {
 	for _, e := range all {
 		e.end(hub.Drained, "")
 	}
-	ended := make(chan struct{})
-	go func() { // ends when they have, be it after ctx
-		defer close(ended)
-		for _, e := range all {
-			<-e.gone
+	for _, e := range all {
+		select {
+		case <-e.gone:
+		case <-ctx.Done():
+			return
 		}
-		s.living.Wait()
-		s.flushers.running.Wait()
-	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
 	}
+	s.living.wait(ctx)
+	s.flushers.running.wait(ctx)
 }

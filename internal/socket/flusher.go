@@ -17,12 +17,12 @@ import (
 type flushers struct {
 	each    []*flusher
 	next    atomic.Uint64
-	running sync.WaitGroup
+	running living
 }
 
 // A flusher runs while there is something to write.
 type flusher struct {
-	running *sync.WaitGroup // of all flushers
+	running *living // all flushers
 
 	mu    sync.Mutex
 	due   []flushable
@@ -74,7 +74,7 @@ func (f *flusher) add(c flushable) {
 	f.due = append(f.due, c)
 	if !f.runs {
 		f.runs = true
-		f.running.Go(f.run)
+		f.running.start(f.run)
 	}
 }
 

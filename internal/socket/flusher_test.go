@@ -26,7 +26,7 @@ func TestAClientThatTakesAPartOfWhatHasGatheredGetsTheRest(t *testing.T) {
 				w.deliver(seq, "", said("g1", strings.Repeat("0", 2900)))
 			}
 			close(hold)
-			w.processes[0].flushers.running.Wait()
+			w.processes[0].flushers.running.wait(t.Context())
 		}
 		for i := range rounds * gathered {
 			if err := l.skip(); err != nil {

@@ -54,7 +54,7 @@ func (c *plain) serve() {
 		return
 	}
 	c.ping.start(c.server.cfg.PingEvery, c.pingOnce)
-	c.server.living.Go(c.live)
+	c.server.living.start(c.live)
 }
 
 // live reads until the session ends.

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -70,7 +69,7 @@ type Server struct {
 	engines  engines
 	guests   guests
 	flushers *flushers
-	living   sync.WaitGroup // sessions over plain WebSocket
+	living   living // what reads WebSockets
 
 	received, refused      atomic.Uint64 // events of clients
 	carried                atomic.Uint64 // requests that came from other processes

@@ -170,8 +170,9 @@ func TestSoakSocketsThatComeAndGoLeaveNothingBehind(t *testing.T) {
 	}
 	after, all := p.router.calm(), 2*form.rounds*form.visits
 	t.Logf("%d sockets have come and gone; before: %v; after: %v", all, before, after)
-	// Less than anything that could be forgotten of a socket, and room for what grows with the crowd, not with time.
-	if grown := after.live - before.live; grown > mebibyte/2+50*float64(all) {
+	// Room for what grows with the crowd, and for a collector that has not seen all; a session that is forgotten has
+	// 4 KiB. In the long form 90 bytes of each socket show.
+	if grown := after.live - before.live; grown > 3*mebibyte/2+50*float64(all) {
 		t.Errorf("the live heap has grown by %.2f MiB", grown/mebibyte)
 	}
 	if after.goroutines > before.goroutines+10 {
