@@ -19,12 +19,12 @@ import (
 // they are not those that cli sets for all.
 type loads struct {
 	Fanout   traffic `kong:"cmd,help='One group, many sockets.',set='sockets=1000',set='groups=1'"`
-	Groups   traffic `kong:"cmd,help='Many groups, one socket each, at a fixed rate.',set='sockets=5000',set='groups=5000',set='rate=10000',set='in_flight=1000'"`
-	EndToEnd traffic `kong:"cmd,help='From Redis to sockets.',set='sockets=100',set='groups=100',set='rate=1000',set='in_flight=100',set='publish=redis://127.0.0.1:6379'"`
+	Groups   traffic `kong:"cmd,help='Many groups, one socket each, at a fixed rate.',set='sockets=5000',set='groups=one per socket',set='rate=10000',set='in_flight=1000'"`
+	EndToEnd traffic `kong:"cmd,help='From Redis to sockets.',set='sockets=100',set='groups=one per socket',set='rate=1000',set='in_flight=100',set='publish=redis://127.0.0.1:6379'"`
 	Slow     slow    `kong:"cmd,help='One socket does not read: do its neighbours feel it, and what becomes of it?',set='sockets=50',set='groups=1',set='rate=500',set='payload=4096'"`
-	Idle     idle    `kong:"cmd,help='Connect sockets and hold them: with --metrics, what memory and CPU they take.',set='sockets=10000',set='groups=5000'"`
-	Connect  still   `kong:"cmd,help='Connect sockets: how fast they are ready.',set='sockets=10000',set='groups=5000'"`
-	Resume   resume  `kong:"cmd,help='All sockets are broken off, and come back at once: how long until each has what it has missed.',set='sockets=10000',set='groups=5000',set='connecting=0'"`
+	Idle     idle    `kong:"cmd,help='Connect sockets and hold them: with --metrics, what memory and CPU they take.',set='sockets=10000',set='groups=half as many as sockets'"`
+	Connect  still   `kong:"cmd,help='Connect sockets: how fast they are ready.',set='sockets=10000',set='groups=half as many as sockets'"`
+	Resume   resume  `kong:"cmd,help='All sockets are broken off, and come back at once: how long until each has what it has missed.',set='sockets=10000',set='groups=half as many as sockets',set='connecting=0'"`
 }
 
 // still is what all scenarios have.
@@ -38,7 +38,7 @@ type still struct {
 	JWTSecret     string        `name:"jwt-secret" env:"TELLE_JWT_SECRET" help:"Mint a token for each (HS256) with this secret." group:"Identity"`
 	JWTSecretFile string        `name:"jwt-secret-file" env:"TELLE_JWT_SECRET_FILE" help:"A file that holds the secret." group:"Identity"`
 	Sockets       int           `default:"${sockets}" help:"How many." group:"Load"`
-	Groups        int           `default:"${groups}" help:"In how many groups." group:"Load"`
+	Groups        *int          `help:"In how many groups. Without it: ${groups}." group:"Load"`
 	Connecting    int           `default:"${connecting}" help:"How many connect at once. 0: all." group:"Load"`
 	Wait          time.Duration `default:"10s" help:"When nothing has come for so long, what is missing is lost." group:"Load"`
 	JSON          bool          `name:"json" help:"Print the report as one JSON object." group:"Output"`
@@ -86,7 +86,22 @@ type resume struct {
 func (s *still) apply(o *load.Options) {
 	o.URLs, o.Protocol, o.Metrics = s.URL, s.Protocol, s.Metrics
 	o.Role, o.Dealer, o.Token, o.Secret = s.Role, s.Dealer, s.Token, s.JWTSecret
-	o.Sockets, o.Groups, o.Connecting, o.Wait = s.Sockets, s.Groups, s.Connecting, s.Wait
+	o.Sockets, o.Connecting, o.Wait = s.Sockets, s.Connecting, s.Wait
+	if o.Groups = usualGroups(o.Scenario, s.Sockets); s.Groups != nil {
+		o.Groups = *s.Groups
+	}
+}
+
+// usualGroups returns how many there are without --groups: whoever asks for fewer
+// sockets need not ask for fewer groups, too.
+func usualGroups(scenario string, sockets int) int {
+	switch scenario {
+	case load.Fanout, load.Slow:
+		return 1
+	case load.Groups, load.EndToEnd:
+		return max(1, sockets)
+	}
+	return max(1, sockets/2)
 }
 
 func (i *idle) apply(o *load.Options) {
@@ -161,6 +176,9 @@ func (l *loads) options(scenario string) (load.Options, *still, error) {
 
 // Validate is called by the flag parser.
 func (l *loads) Validate(parsed *kong.Context) error {
+	if len(parsed.Selected().Children) > 0 {
+		return nil // no scenario: the parser says so
+	}
 	o, _, err := l.options(parsed.Selected().Name)
 	if err != nil {
 		return err

@@ -71,8 +71,9 @@ type conversation struct {
 	subject   string // on NATS
 	head      []byte // of its events, up to the marker
 	sent      atomic.Uint64
-	delivered atomic.Int64 // to listeners
-	listeners atomic.Int64 // sockets that the publisher waits for
+	stored    atomic.Uint64 // of these, surely published
+	delivered atomic.Int64  // to listeners
+	listeners atomic.Int64  // sockets that the publisher waits for
 }
 
 // A shard is what some sockets share, so that not all share one.

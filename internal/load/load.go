@@ -11,6 +11,7 @@ package load
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -60,7 +61,9 @@ type run struct {
 	completed atomic.Int64 // events that all have got, but for a few when a socket ends
 	paused    atomic.Bool  // the publisher waits for more to be completed
 	goOn      chan struct{}
-	turn      int // whose turn it is, of the conversations; the publisher's own
+	failed    atomic.Bool // publishing has
+	turn      int         // whose turn it is, of the conversations; the publisher's own
+	settled   bool        // nothing was published since stragglers were waited for; the publisher's own
 }
 
 // Run runs a scenario until it has ended, or until drain ends, which ends it early,
@@ -77,10 +80,18 @@ func Run(drain, stop context.Context, o Options) (*Report, error) {
 	r := newRun(o)
 	defer r.end()
 	err := r.play(drain, stop)
+	if drain.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil // what Ctrl-C has cut off has not failed
+	}
+	if !r.settled {
+		r.finish(stop) // it has ended early
+	}
 	r.report.fill(r, stop.Err() == nil)
 	r.report.EndedEarly = drain.Err() != nil
-	if err == nil {
-		err = r.report.verdict()
+	if found := r.report.verdict(); err == nil {
+		err = found
+	} else if found != nil {
+		err = fmt.Errorf("%w; %w", err, found)
 	}
 	if err != nil {
 		r.report.Problem = err.Error()
@@ -91,7 +102,7 @@ func Run(drain, stop context.Context, o Options) (*Report, error) {
 
 func newRun(o Options) *run {
 	r := &run{Options: o, id: strings.ToLower(rand.Text()[:10]), clock: newClock(), goOn: make(chan struct{}, 1),
-		breaks: map[string]int{}}
+		breaks: map[string]int{}, settled: true}
 	if r.Dealer == "" {
 		r.Dealer = "load-" + r.id
 	}
@@ -134,10 +145,12 @@ func (r *run) play(drain, stop context.Context) error {
 	if r.publishes() {
 		var err error
 		if r.publisher, err = newPublisher(drain, r); err != nil {
+			r.report.failedAtStart = true
 			return fmt.Errorf("--publish: %w", err)
 		}
 	}
 	if err := r.connectAll(drain); err != nil || drain.Err() != nil {
+		r.report.failedAtStart = err != nil && drain.Err() == nil
 		return err
 	}
 	return scenario(drain, stop)
@@ -159,7 +172,7 @@ func (r *run) connectAll(ctx context.Context) error {
 	err = r.each(ctx, r.sockets, r.atFirst(), func(ctx context.Context, s *socket) error {
 		from := time.Now()
 		if err := s.connect(ctx, r.URLs); err != nil {
-			return fmt.Errorf("socket %d: %w", s.index+1, err)
+			return fmt.Errorf("--url %s: %w", shown(s.of(r.URLs)), err)
 		}
 		connected.Add(1)
 		mu.Lock()
@@ -265,6 +278,7 @@ func (r *run) finish(stop context.Context) {
 	defer r.progress.phase("waiting for stragglers", 0, nil, nil)()
 	r.settle(stop, r.sockets)
 	wait(stop, lingering)
+	r.settled = true
 }
 
 // broke counts a disconnect that should not be.

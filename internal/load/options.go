@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -120,8 +121,17 @@ func (o *Options) checkURLs() error {
 
 func checkURLs(flag string, urls, schemes []string) error {
 	for _, text := range urls {
-		if u, err := url.Parse(text); err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme) {
-			return fmt.Errorf("%s must be URLs that begin with one of %v", flag, schemes)
+		u, err := url.Parse(text)
+		if escape, ok := errors.AsType[url.EscapeError](err); ok {
+			return fmt.Errorf("%s is not a URL: %w", flag, escape) // other errors may quote a password
+		}
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s is not a URL: it must be like %s://host:port", flag, schemes[len(schemes)-1])
+		case !slices.Contains(schemes, u.Scheme):
+			return fmt.Errorf("%s must begin with %s://", flag, strings.Join(schemes, "://, "))
+		case u.Host == "":
+			return fmt.Errorf("%s has no host", flag)
 		}
 	}
 	return nil

@@ -25,6 +25,21 @@ func TestSoundOptionsAreSound(t *testing.T) {
 	}
 }
 
+func TestAWrongURLSaysWhatIsWrongWithIt(t *testing.T) {
+	for text, want := range map[string]string{
+		"ws://%zz":          `--url is not a URL: invalid URL escape "%zz"`,
+		"ws://u:hunter2/ws": "--url is not a URL: it must be like wss://host:port", // the library would quote it
+		"nats://h:1":        "--url must begin with http://, https://, ws://, wss://",
+		"ws:///ws":          "--url has no host",
+	} {
+		o := sound(Connect)
+		o.URLs = []string{text}
+		if err := o.Check(); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
+
 func TestWhatIsWrongNamesItsFlag(t *testing.T) {
 	const secret = "hunter2"
 	for flag, cases := range map[string][]func(*Options){

@@ -113,6 +113,15 @@ func addressOf(base string) string {
 	return u.Host
 }
 
+// shown returns a URL without what may be secret.
+func shown(base string) string {
+	u, err := url.Parse(base)
+	if err != nil {
+		return "" // cannot be: it was checked
+	}
+	return u.Scheme + "://" + u.Host
+}
+
 // What processes use the CPU for.
 func delivery(p *ProcessReport) **float64 { return &p.PerDelivery }
 func connect(p *ProcessReport) **float64  { return &p.PerConnect }

@@ -17,6 +17,13 @@ type progress struct {
 
 func newProgress(w io.Writer, terminal bool) *progress { return &progress{w, terminal} }
 
+// note tells something that must not be missed, on a line that stays.
+func (p *progress) note(text string) {
+	if p.w != nil {
+		fmt.Fprintln(p.w, "telle load: "+text)
+	}
+}
+
 const (
 	onTerminal = 200 * time.Millisecond
 	elsewhere  = 5 * time.Second // how often a plain line is written

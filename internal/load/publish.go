@@ -22,6 +22,7 @@ import (
 type publisher interface {
 	publish(ctx context.Context, batch []outgoing) error
 	flush(ctx context.Context) error // returns when all has arrived where it is published
+	answered() bool                  // publish, too, returns only then
 	close()
 }
 
@@ -85,6 +86,8 @@ func (p *natsPublisher) flush(ctx context.Context) error {
 	return p.conn.LastError()
 }
 
+func (p *natsPublisher) answered() bool { return false }
+
 func (p *natsPublisher) close() { p.conn.Close() }
 
 type redisPublisher struct {
@@ -131,7 +134,9 @@ func (p *redisPublisher) publish(ctx context.Context, batch []outgoing) error {
 	return nil
 }
 
-func (p *redisPublisher) flush(context.Context) error { return nil } // publish waits for the answers
+func (p *redisPublisher) flush(context.Context) error { return nil }
+
+func (p *redisPublisher) answered() bool { return true }
 
 func (p *redisPublisher) close() { _ = p.client.Close() } // nothing is under way
 
@@ -193,7 +198,9 @@ func refused(resp *http.Response) error {
 	return fmt.Errorf("HTTP status %d", resp.StatusCode)
 }
 
-func (p *httpPublisher) flush(context.Context) error { return nil } // publish waits for the answer
+func (p *httpPublisher) flush(context.Context) error { return nil }
+
+func (p *httpPublisher) answered() bool { return true }
 
 func (p *httpPublisher) close() { p.client.CloseIdleConnections() }
 
@@ -245,10 +252,39 @@ func (r *run) publishRound(ctx context.Context, conversations []*conversation) e
 }
 
 func (r *run) flush(ctx context.Context) error {
-	if err := r.publisher.flush(ctx); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("--publish: %w", err)
+	err := r.publisher.flush(ctx)
+	if err == nil {
+		stored(r.conversations)
+		return nil
 	}
-	return nil
+	return r.notPublished(ctx, err)
+}
+
+// stored notes that all events of conversations so far were published.
+func stored(conversations []*conversation) {
+	for _, c := range conversations {
+		c.stored.Store(c.sent.Load())
+	}
+}
+
+// notPublished notes that publishing has failed, which ends the run. It is no error
+// when it was interrupted.
+func (r *run) notPublished(ctx context.Context, err error) error {
+	r.failed.Store(true)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("--publish: %w", err)
+}
+
+// publishedIn returns up to which number the events of a conversation were published.
+// When publishing has failed these are the ones that surely were: what came nowhere is
+// not lost.
+func (r *run) publishedIn(c *conversation) uint64 {
+	if r.failed.Load() {
+		return c.stored.Load()
+	}
+	return c.sent.Load()
 }
 
 // batch is how many events go at once.
@@ -259,8 +295,13 @@ func (r *run) publishTo(ctx context.Context, conversations []*conversation) erro
 	for i, c := range conversations {
 		batch[i] = r.compose(c)
 	}
-	if err := r.publisher.publish(ctx, batch); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("--publish: %w", err)
+	r.settled = false
+	if err := r.publisher.publish(ctx, batch); err != nil {
+		r.published.Add(-int64(len(batch)))
+		return r.notPublished(ctx, err)
+	}
+	if r.publisher.answered() {
+		stored(conversations)
 	}
 	return nil
 }

@@ -45,6 +45,8 @@ type Report struct {
 	Foreign    int64            `json:"foreign"`
 	Degraded   int64            `json:"degraded"`
 	Breaks     map[string]int   `json:"disconnects"` // unexpected ones, by close code or "broken"
+
+	failedAtStart bool // nothing was measured
 }
 
 // A Rate is how many, and how many per second.

@@ -2,7 +2,8 @@ package load
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,10 +30,21 @@ func (r *run) playResume(drain, stop context.Context) error {
 	if err := r.publishRound(stop, r.missed()); err != nil {
 		return err
 	}
+	// Who comes back elsewhere takes memory there: what the first connecting took is not
+	// that of the processes that count. Those that do not answer have been killed.
+	before, failed := r.memory(stop)
+	elsewhere := r.resumeFlag() != "--url"
+	if elsewhere {
+		r.report.Memory = nil
+	}
 	if err := r.storm(drain, stop); err != nil || drain.Err() != nil {
 		return err
 	}
-	return r.prove(stop)
+	err := r.prove(stop)
+	if elsewhere && failed == nil {
+		_ = r.reportMemory(stop, before) // without it there is no report of it
+	}
+	return err
 }
 
 // prove publishes to everybody: who has come back is live again.
@@ -41,7 +53,7 @@ func (r *run) prove(stop context.Context) error {
 	r.measuring.Store(r.clock.now())
 	err := r.publishRound(stop, r.conversations)
 	r.finish(stop)
-	r.report.Latency, r.report.Deliveries = r.measured()
+	r.report.Latency, r.report.Deliveries = r.measured(0) // one round has no rate
 	return err
 }
 
@@ -63,7 +75,8 @@ func (r *run) breakOff(drain context.Context) bool {
 		}
 		return n
 	}
-	defer r.progress.phase("waiting for you to kill the router of --url; disconnected", int64(r.Sockets), gone, nil)()
+	r.progress.note("now kill the processes of --url, all of them: the sockets have had their first event")
+	defer r.progress.phase("waiting for you to kill the processes of --url; disconnected", int64(r.Sockets), gone, nil)()
 	for gone() < int64(r.Sockets) {
 		if !wait(drain, 10*time.Millisecond) {
 			return false
@@ -130,6 +143,14 @@ func (r *run) storm(drain, stop context.Context) error {
 // firstRetry is how long a socket waits when it was not let in; each time longer.
 const firstRetry = 50 * time.Millisecond
 
+// resumeFlag returns the flag that says where the sockets come back to.
+func (o *Options) resumeFlag() string {
+	if slices.Equal(o.ResumeURLs, o.URLs) {
+		return "--url"
+	}
+	return "--resume-url"
+}
+
 // comeBack connects a socket, again and again as an official client does.
 func (st *storm) comeBack(ctx context.Context, s *socket, began time.Time) error {
 	for pause := firstRetry; ; pause = min(2*pause, time.Second) {
@@ -138,7 +159,7 @@ func (st *storm) comeBack(ctx context.Context, s *socket, began time.Time) error
 			break
 		}
 		if time.Since(began) > s.run.Wait || !wait(ctx, pause) {
-			return errors.Join(errors.New("--resume-url: a socket cannot come back"), err)
+			return fmt.Errorf("%s %s: a socket cannot come back: %w", s.run.resumeFlag(), shown(s.of(s.run.ResumeURLs)), err)
 		}
 		st.retries.Add(1)
 	}

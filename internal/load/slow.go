@@ -19,11 +19,12 @@ func (r *run) playSlow(drain, stop context.Context) error {
 	slow, others := r.sockets[0], r.sockets[1:]
 	report := &SlowReport{}
 	r.report.Slow = report
-	if err := r.traffic(drain, stop, "measuring, all read"); err != nil || drain.Err() != nil {
+	err := r.traffic(drain, stop, "measuring, all read")
+	r.settle(stop, r.sockets)
+	report.Before, _ = r.measured(r.report.Seconds)
+	if err != nil || drain.Err() != nil {
 		return err
 	}
-	r.settle(stop, r.sockets)
-	report.Before, _ = r.measured()
 	before, err := r.memory(drain)
 	if err != nil {
 		return err
@@ -32,10 +33,10 @@ func (r *run) playSlow(drain, stop context.Context) error {
 	defer open()
 	err = r.traffic(drain, stop, "measuring, one does not read")
 	r.settle(stop, others)
-	r.report.Latency, r.report.Deliveries = r.measured()
+	r.report.Latency, r.report.Deliveries = r.measured(r.report.Seconds)
 	r.reportDelivered(stop)
 	report.grow(r, before)
-	back := report.release(r, drain, stop, slow, open)
+	back := report.release(r, stop, slow, open)
 	r.finish(stop)
 	return errors.Join(err, back)
 }
@@ -50,7 +51,7 @@ func (p *SlowReport) grow(r *run, before int64) {
 }
 
 // release lets the slow socket read, and reports what becomes of it.
-func (p *SlowReport) release(r *run, drain, stop context.Context, slow *socket, open func()) (err error) {
+func (p *SlowReport) release(r *run, stop context.Context, slow *socket, open func()) (err error) {
 	defer r.progress.phase("the slow socket reads again", 0, nil, nil)()
 	p.Behind = slow.lost(true)
 	began := time.Now()
@@ -58,8 +59,8 @@ func (p *SlowReport) release(r *run, drain, stop context.Context, slow *socket, 
 	r.settle(stop, []*socket{slow})
 	if p.Outcome = "caught up"; !slow.isConnected() {
 		p.Outcome = "closed " + slow.why()
-		if err = slow.connect(drain, r.URLs); err != nil {
-			err = fmt.Errorf("the slow socket cannot come back: %w", err)
+		if err = slow.connect(stop, r.URLs); err != nil {
+			err = fmt.Errorf("--url %s: the slow socket cannot come back: %w", shown(slow.of(r.URLs)), err)
 		}
 		r.settle(stop, []*socket{slow})
 	}

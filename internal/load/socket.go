@@ -81,7 +81,7 @@ func (s *socket) connect(ctx context.Context, urls []string) error {
 	if err := s.mint(); err != nil {
 		return err
 	}
-	conn, resp, err := websocket.Dial(ctx, s.protocol.url(urls[s.index%len(urls)], s), &websocket.DialOptions{
+	conn, resp, err := websocket.Dial(ctx, s.protocol.url(s.of(urls), s), &websocket.DialOptions{
 		HTTPClient: s.http, CompressionMode: websocket.CompressionDisabled,
 	})
 	if err != nil {
@@ -90,6 +90,9 @@ func (s *socket) connect(ctx context.Context, urls []string) error {
 	conn.SetReadLimit(-1)
 	resumed := s.comesBack()
 	hello, err := s.protocol.handshake(ctx, s, conn)
+	if err == nil {
+		err = ctx.Err() // then the library may have closed it: that was us, not the router
+	}
 	if err != nil {
 		_ = conn.CloseNow()
 		return err
@@ -101,6 +104,9 @@ func (s *socket) connect(ctx context.Context, urls []string) error {
 	s.run.reading.Go(func() { s.read(conn) })
 	return nil
 }
+
+// of returns which of the processes is that of the socket.
+func (s *socket) of(urls []string) string { return urls[s.index%len(urls)] }
 
 // open makes the connection that of the socket.
 func (s *socket) open(conn *websocket.Conn, hello welcome) {
@@ -280,7 +286,7 @@ func (s *socket) isConnected() bool {
 func (s *socket) isBehind() bool {
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
-	return s.conn != nil && s.checker.lacks(s.conversation.sent.Load()) > 0
+	return s.conn != nil && s.checker.lacks(s.run.publishedIn(s.conversation)) > 0
 }
 
 // lost counts what has not come, and will not any more. Of a socket that is not
@@ -289,10 +295,11 @@ func (s *socket) isBehind() bool {
 func (s *socket) lost(waited bool) uint64 {
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
+	published := s.run.publishedIn(s.conversation)
 	if s.conn == nil || !waited {
-		return uint64(len(s.checker.missing))
+		published = min(published, s.checker.last)
 	}
-	return s.checker.lacks(s.conversation.sent.Load())
+	return s.checker.lacks(published)
 }
 
 // aims says what the socket has to have, so as to have caught up.

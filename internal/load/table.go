@@ -6,8 +6,11 @@ import (
 	"text/tabwriter"
 )
 
-// WriteTable writes the report for people.
+// WriteTable writes the report for people: nothing, if the run failed at its start.
 func (p *Report) WriteTable(w io.Writer) error {
+	if p.failedAtStart {
+		return nil
+	}
 	fmt.Fprintf(w, "%s over %s: %s in %s of dealer %s", p.Scenario, p.Protocol,
 		some(p.Sockets, "socket"), some(p.Groups, "group"), p.Dealer)
 	if p.PublishBy != "" {
@@ -91,7 +94,11 @@ func (p *Report) writeFigures(w io.Writer) {
 		fmt.Fprintln(t)
 	}
 	if p.Deliveries.Count > 0 {
-		fmt.Fprintf(t, "delivered\t%d\t%.0f/s\n", p.Deliveries.Count, p.Deliveries.PerSecond)
+		fmt.Fprintf(t, "delivered\t%d\t", p.Deliveries.Count)
+		if p.Deliveries.PerSecond > 0 {
+			fmt.Fprintf(t, "%.0f/s", p.Deliveries.PerSecond)
+		}
+		fmt.Fprintln(t)
 	}
 	p.writeResume(t)
 	p.writeSlow(t)

@@ -11,7 +11,7 @@ import (
 func (r *run) playTraffic(drain, stop context.Context) error {
 	err := r.traffic(drain, stop, "measuring")
 	r.finish(stop)
-	r.report.Latency, r.report.Deliveries = r.measured()
+	r.report.Latency, r.report.Deliveries = r.measured(r.report.Seconds)
 	r.reportDelivered(stop)
 	return err
 }
@@ -98,12 +98,18 @@ func (r *run) next(n int) []*conversation {
 	return all
 }
 
-// measured reports what was measured, and begins anew.
-func (r *run) measured() (*Percentiles, Rate) {
+// measured reports what was measured of events that were published for some seconds,
+// and begins anew. At a low rate the last delivery comes long before that time is over,
+// and from who is late, after it: the rate is over the longer of both. With 0 seconds
+// there is none.
+func (r *run) measured(seconds float64) (*Percentiles, Rate) {
 	m := r.takeMeasured()
-	n := m.latency.TotalCount()
-	took := time.Duration(max(m.last-r.measuring.Load(), 0))
-	return percentilesOf(m.latency), Rate{Count: n, PerSecond: per(float64(n), took)}
+	rate := Rate{Count: m.latency.TotalCount()}
+	if seconds > 0 {
+		until := time.Duration(max(m.last-r.measuring.Load(), 0)).Seconds()
+		rate.PerSecond = float64(rate.Count) / max(seconds, until)
+	}
+	return percentilesOf(m.latency), rate
 }
 
 // rates returns what the live line says of the moment.

@@ -150,12 +150,29 @@ func (m Main) exit(err error) int {
 	}
 	fmt.Fprintf(m.Stderr, "%s: %s\n", m.Name, err)
 	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil {
-		fmt.Fprintf(m.Stderr, "%s --help shows what there is\n", m.Name)
+		m.showWay(parse.Context.Selected())
 	}
 	if errors.Is(err, ErrLost) || errors.Is(err, ErrUnclean) {
 		return exitLost
 	}
 	return exitConfig
+}
+
+// showWay tells who has asked wrongly where it is written what can be asked for, and
+// which commands there are if it lacks one.
+func (m Main) showWay(command *kong.Node) {
+	path := m.Name
+	if command != nil {
+		path = command.FullPath()
+		var names []string
+		for _, child := range command.Children {
+			names = append(names, child.Name)
+		}
+		if len(names) > 0 {
+			fmt.Fprintf(m.Stderr, "%s takes one of %s\n", path, strings.Join(names, ", "))
+		}
+	}
+	fmt.Fprintf(m.Stderr, "%s --help shows what there is\n", path)
 }
 
 // ErrLost is under the errors of a process that ends because a dependency stayed

@@ -300,6 +300,53 @@ func TestLoadNamesTheFlagThatIsWrong(t *testing.T) {
 	}
 }
 
+// Who names no scenario is told which there are.
+func TestLoadNamesItsScenarios(t *testing.T) {
+	for _, args := range [][]string{{"load"}, {"load", "smoke"}} {
+		code, output := runToEnd(t, nil, "telle", args...)
+		if code != 1 || !strings.Contains(output, "fanout, groups, end-to-end, slow, idle, connect, resume\n") ||
+			!strings.Contains(output, "telle load --help") || strings.Contains(output, "--in-flight") {
+			t.Errorf("%q: exit code %d: %s", args, code, output)
+		}
+	}
+}
+
+// With --sockets alone there are as many groups as suit the scenario, and who cannot
+// connect is told where, without a table.
+func TestLoadGroupsFollowSockets(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	url := strings.Replace(gone.URL, "http", "ws", 1)
+	publish := startFaulty(t).URL
+	for scenario, groups := range map[string]int{"fanout": 1, "groups": 7, "end-to-end": 7, "slow": 1, "idle": 3, "connect": 3, "resume": 3} {
+		args := []string{scenario, "--sockets", "7", "--url", url}
+		if scenario != "idle" && scenario != "connect" {
+			args = append(args, "--publish", publish)
+		}
+		r, code, stderr := telleLoad(t, args...)
+		if code != 2 || r.Groups != groups || !strings.HasPrefix(r.Problem, "--url "+url+": ") || !strings.HasSuffix(stderr, r.Problem+"\n") {
+			t.Errorf("%s: exit code %d, %d groups: %s", scenario, code, r.Groups, stderr)
+		}
+	}
+	code, output := runToEnd(t, nil, "telle", "load", "idle", "--sockets", "1", "--url", url)
+	if code != 2 || strings.Contains(output, "milliseconds") {
+		t.Errorf("exit code %d: %s", code, output)
+	}
+}
+
+// Ctrl-C while all still read waits for what is under way.
+func TestLoadSlowEndsEarlyOnCtrlC(t *testing.T) {
+	s := startStack(t)
+	p := start(t, nil, "telle", "load", "slow", "--sockets", "5", "--warm", "1h", "--json",
+		"--url", "ws://"+s.routers[0].public, "--publish", s.nats.url)
+	testkit.Eventually(t, "events to be delivered", func() bool { return s.routers[0].metric("telle_delivered_frames_total") > 100 })
+	p.signal(syscall.SIGINT)
+	if code := p.exitCode(); code != 0 || !strings.Contains(p.text(), `"endedEarly":true,"clean":true`) {
+		t.Errorf("exit code %d: %s", code, p.text())
+	}
+	s.terminate()
+}
+
 // Ctrl-C ends a run early, with its report.
 func TestLoadEndsEarlyOnCtrlC(t *testing.T) {
 	s := startStack(t)
