@@ -163,6 +163,8 @@ row events 1 0 groups 1000 1000 10000
 row routers 1 0 groups 1000 1000 2000
 row routers 2 0 groups 1000 1000 2000
 row routers 4 0 groups 1000 1000 2000
+row "routers with their load" 2 0 groups 2000 2000 4000
+row "routers with their load" 4 0 groups 4000 4000 8000
 # What the last one costs, which holds no conversation.
 row "a router without sockets" 2 1 groups 1000 1000 1000
 row "a router without sockets" 2 1 groups 1000 1000 5000
