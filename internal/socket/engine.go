@@ -25,7 +25,8 @@ const (
 // client's, over the transport that the client has at the time. From CONNECT on, one
 // session lives in it.
 //
-// A WebSocket is written to by a flusher; over other transports the client polls. Either way take says what comes next.
+// A WebSocket is written to by a flusher; over other transports the client polls. Either
+// way take says what comes next.
 type engine struct {
 	// Static.
 	server *Server
@@ -170,9 +171,9 @@ func (e *engine) takeFromHub(over transport, into [][]byte) [][]byte {
 	return apart(session.hub.Take())
 }
 
-// takePing returns what may overtake other frames: the ping of a slow client must not
-// wait for all that is to be sent.
-func (e *engine) takePing() [][]byte {
+// urgent implements outlet: the ping of a slow client must not wait for all that is to be
+// sent.
+func (e *engine) urgent() [][]byte {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.beat.due {
@@ -187,60 +188,25 @@ func (e *engine) ping() [][]byte {
 	return [][]byte{pingFrame}
 }
 
-// flush implements flushable.
-func (e *engine) flush(f *flusher) {
-	for range mostWrites {
-		frames := e.take(webSocket, f.frames[:0])
-		if len(frames) == 0 || e.ctx.Err() != nil { // nothing comes after a close frame
-			e.tasks.Done()
-			return
-		}
-		f.frames = frames
-		left, err := f.writeNow(&e.conn.under, frames)
-		if left != nil {
-			go e.writeSlowly(left) // it is a task
-			return
-		}
-		if !e.wrote(err) {
-			e.tasks.Done()
-			return
-		}
+// takeTo implements outlet.
+func (e *engine) takeTo(into [][]byte) [][]byte {
+	frames := e.take(webSocket, into)
+	if e.closing() {
+		return nil
 	}
-	f.add(e)
+	return frames
 }
 
-// writeSlowly writes what the WebSocket has not taken at once, and then all that there
-// is, until there is nothing left.
-func (e *engine) writeSlowly(b *backlog) {
-	defer e.tasks.Done()
-	written := e.wrote(b.finish()) && e.writeAll(b.frames)
-	for written {
-		frames := e.take(webSocket, nil)
-		if frames == nil {
-			return
-		}
-		written = e.writeAll(frames)
-	}
-}
+// closing implements outlet.
+func (e *engine) closing() bool { return e.ctx.Err() != nil }
 
-// writeAll reports false if the engine has ended.
-func (e *engine) writeAll(frames [][]byte) bool {
-	for batch := range batches(frames) {
-		if !e.writeBatch(append(e.takePing(), batch...)) {
-			return false
-		}
-	}
-	return true
-}
+// flushed implements outlet.
+func (e *engine) flushed() { e.tasks.Done() }
 
-func (e *engine) writeBatch(batch [][]byte) bool {
-	if e.ctx.Err() != nil {
-		return false // nothing comes after a close frame
-	}
-	return e.wrote(e.conn.writeFrames(batch))
-}
+// wire implements outlet.
+func (e *engine) wire() *wsConn { return e.conn }
 
-// wrote notes that frames were written, or could not be.
+// wrote implements outlet.
 func (e *engine) wrote(err error) bool {
 	if err != nil {
 		e.end(writeFailed(err), "")

@@ -25,8 +25,8 @@ type flusher struct {
 	running *living // all flushers
 
 	mu    sync.Mutex
-	due   []flushable
-	spare []flushable
+	due   []outlet
+	spare []outlet
 	runs  bool
 
 	// Owned by run.
@@ -38,21 +38,38 @@ type flusher struct {
 	try    func(fd uintptr)
 }
 
-// A flushable may have frames to write to a WebSocket.
-type flushable interface {
-	// flush writes them, until there are none left, or leaves them to another goroutine or
-	// to another turn.
-	flush(f *flusher)
+// An outlet is a client over a WebSocket, whatever its protocol.
+type outlet interface {
+	// takeTo returns the frames that are to be written next, and may put them into a
+	// slice. When it returns none there are none, or nothing is to be written any more;
+	// there will be an add for the next one.
+	takeTo(into [][]byte) [][]byte
+
+	// urgent returns frames that may overtake those which a slow client has not read yet.
+	urgent() [][]byte
+
+	// closing reports whether nothing is to be written any more: nothing comes after a
+	// close frame.
+	closing() bool
+
+	// wrote is told that frames were written, or why they could not be. It returns false
+	// if that was the end.
+	wrote(err error) bool
+
+	// flushed is called once for each add of others, when nothing is left to do for it.
+	flushed()
+
+	wire() *wsConn
 }
+
+var (
+	_ outlet = (*plain)(nil)
+	_ outlet = (*engine)(nil)
+)
 
 // mostWrites is how many writes a client has in one turn. One that has much to catch up
 // with must not make the others wait.
 const mostWrites = 4
-
-var (
-	_ flushable = (*plain)(nil)
-	_ flushable = (*engine)(nil)
-)
 
 func newFlushers() *flushers {
 	fs := &flushers{each: make([]*flusher, runtime.GOMAXPROCS(0))}
@@ -68,7 +85,7 @@ func newFlushers() *flushers {
 func (fs *flushers) one() *flusher { return fs.each[fs.next.Add(1)%uint64(len(fs.each))] }
 
 // add has a client flushed soon. It does not wait.
-func (f *flusher) add(c flushable) {
+func (f *flusher) add(c outlet) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.due = append(f.due, c)
@@ -81,14 +98,37 @@ func (f *flusher) add(c flushable) {
 func (f *flusher) run() {
 	for due := f.take(nil); due != nil; due = f.take(due) {
 		for _, c := range due {
-			c.flush(f)
+			f.flush(c)
 		}
 	}
 }
 
+// flush writes what a client has to be sent, until there is nothing left, or leaves it to
+// another goroutine or to another turn.
+func (f *flusher) flush(c outlet) {
+	for range mostWrites {
+		frames := c.takeTo(f.frames[:0])
+		if len(frames) == 0 {
+			c.flushed()
+			return
+		}
+		f.frames = frames
+		left, err := f.writeNow(&c.wire().under, frames)
+		if left != nil {
+			go left.write(c) // flushed says when it has ended
+			return
+		}
+		if !c.wrote(err) {
+			c.flushed()
+			return
+		}
+	}
+	f.add(c)
+}
+
 // take returns who is to be flushed next, or nil and the flusher ends. Done are those of
 // before.
-func (f *flusher) take(done []flushable) []flushable {
+func (f *flusher) take(done []outlet) []outlet {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(done)
@@ -164,6 +204,26 @@ func (f *flusher) writeNow(conn *sharedConn, frames [][]byte) (*backlog, error) 
 	}
 	conn.writing.Unlock()
 	return nil, nil
+}
+
+// write waits until the client has taken the backlog, and then all that there is to write.
+func (b *backlog) write(c outlet) {
+	defer c.flushed()
+	for going := c.wrote(b.finish()) && b.writeAll(c); going; going = b.writeAll(c) {
+		if b.frames = c.takeTo(nil); len(b.frames) == 0 {
+			return
+		}
+	}
+}
+
+// writeAll reports false if that was the end.
+func (b *backlog) writeAll(c outlet) bool {
+	for batch := range batches(b.frames) {
+		if c.closing() || !c.wrote(c.wire().writeFrames(append(c.urgent(), batch...))) {
+			return false
+		}
+	}
+	return true
 }
 
 // finish waits until the connection has taken the frame that it has begun with.

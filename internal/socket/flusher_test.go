@@ -5,10 +5,18 @@ import (
 	"testing"
 )
 
-// A gate holds a flusher up, so that frames gather.
-type gate chan struct{}
+// A gate holds a flusher up until it is closed, so that frames gather.
+type gate struct {
+	outlet
+	closed chan struct{}
+}
 
-func (g gate) flush(*flusher) { <-g }
+func (g gate) takeTo([][]byte) [][]byte {
+	<-g.closed
+	return nil
+}
+
+func (g gate) flushed() {}
 
 func TestAClientThatTakesAPartOfWhatHasGatheredGetsTheRest(t *testing.T) {
 	each(t, []string{"websocket", "socketio"}, func(t *testing.T, protocol string) {
@@ -17,7 +25,7 @@ func TestAClientThatTakesAPartOfWhatHasGatheredGetsTheRest(t *testing.T) {
 		const rounds, gathered = 100, 20
 		seq := uint64(0)
 		for range rounds {
-			hold := make(gate)
+			hold := gate{closed: make(chan struct{})}
 			for _, f := range w.processes[0].flushers.each {
 				f.add(hold)
 			}
@@ -25,7 +33,7 @@ func TestAClientThatTakesAPartOfWhatHasGatheredGetsTheRest(t *testing.T) {
 				seq++
 				w.deliver(seq, "", said("g1", strings.Repeat("0", 2900)))
 			}
-			close(hold)
+			close(hold.closed)
 			w.processes[0].flushers.running.wait(t.Context())
 		}
 		for i := range rounds * gathered {

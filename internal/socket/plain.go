@@ -132,64 +132,29 @@ func (c *plain) wake() {
 	c.conn.flusher.add(c)
 }
 
-// flush implements flushable.
-func (c *plain) flush(f *flusher) {
-	for range mostWrites {
-		f.frames = c.hub.TakeTo(f.frames[:0])
-		if len(f.frames) == 0 {
-			c.tasks.Done()
-			return
-		}
-		left, err := f.writeNow(&c.conn.under, f.frames)
-		if left != nil {
-			go c.writeSlowly(left) // it is a task
-			return
-		}
-		if err != nil {
-			c.failed(err)
-			c.tasks.Done()
-			return
-		}
+// takeTo implements outlet.
+func (c *plain) takeTo(into [][]byte) [][]byte { return c.hub.TakeTo(into) }
+
+// urgent implements outlet: the library sends pings by itself.
+func (c *plain) urgent() [][]byte { return nil }
+
+// closing implements outlet.
+func (c *plain) closing() bool { return c.hub.Reason() != 0 }
+
+// wrote implements outlet.
+func (c *plain) wrote(err error) bool {
+	if err != nil {
+		c.hub.End(writeFailed(err), "")
+		c.conn.under.Close() // after part of a frame there is no place for a close frame
 	}
-	f.add(c)
+	return err == nil
 }
 
-// writeSlowly writes what the connection has not taken at once, and then what the hub
-// has, until there is nothing left.
-func (c *plain) writeSlowly(b *backlog) {
-	defer c.tasks.Done()
-	if err := b.finish(); err != nil {
-		c.failed(err)
-		return
-	}
-	written := c.writeAll(b.frames)
-	for written {
-		frames := c.hub.Take()
-		if frames == nil {
-			return
-		}
-		written = c.writeAll(frames)
-	}
-}
+// flushed implements outlet.
+func (c *plain) flushed() { c.tasks.Done() }
 
-// writeAll reports false if the session has ended.
-func (c *plain) writeAll(frames [][]byte) bool {
-	for batch := range batches(frames) {
-		if c.hub.Reason() != 0 {
-			return false // nothing comes after a close frame
-		}
-		if err := c.conn.writeFrames(batch); err != nil {
-			c.failed(err)
-			return false
-		}
-	}
-	return true
-}
-
-func (c *plain) failed(err error) {
-	c.hub.End(writeFailed(err), "")
-	c.conn.under.Close() // after part of a frame there is no place for a close frame
-}
+// wire implements outlet.
+func (c *plain) wire() *wsConn { return c.conn }
 
 func writeFailed(err error) hub.Reason {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
