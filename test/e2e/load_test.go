@@ -334,28 +334,23 @@ func TestLoadGroupsFollowSockets(t *testing.T) {
 	}
 }
 
-// Ctrl-C while all still read waits for what is under way.
-func TestLoadSlowEndsEarlyOnCtrlC(t *testing.T) {
-	s := startStack(t)
-	p := start(t, nil, "telle", "load", "slow", "--sockets", "5", "--warm", "1h", "--json",
-		"--url", "ws://"+s.routers[0].public, "--publish", s.nats.url)
-	testkit.Eventually(t, "events to be delivered", func() bool { return s.routers[0].metric("telle_delivered_frames_total") > 100 })
-	p.signal(syscall.SIGINT)
-	if code := p.exitCode(); code != 0 || !strings.Contains(p.text(), `"endedEarly":true,"clean":true`) {
-		t.Errorf("exit code %d: %s", code, p.text())
-	}
-	s.terminate()
-}
-
-// Ctrl-C ends a run early, with its report.
+// Ctrl-C ends a run early, with its report; slow, while all still read, waits for what is
+// under way.
 func TestLoadEndsEarlyOnCtrlC(t *testing.T) {
-	s := startStack(t)
-	p := start(t, nil, "telle", "load", "fanout", "--sockets", "5", "--duration", "1h", "--warm", "0s", "--json",
-		"--url", "ws://"+s.routers[0].public, "--publish", s.nats.url)
-	testkit.Eventually(t, "events to be delivered", func() bool { return s.routers[0].metric("telle_delivered_frames_total") > 100 })
-	p.signal(syscall.SIGINT)
-	if code := p.exitCode(); code != 0 || !strings.Contains(p.text(), `"endedEarly":true,"clean":true`) {
-		t.Errorf("exit code %d: %s", code, p.text())
+	for scenario, flags := range map[string][]string{
+		"fanout": {"--duration", "1h", "--warm", "0s"},
+		"slow":   {"--warm", "1h"},
+	} {
+		t.Run(scenario, func(t *testing.T) {
+			s := startStack(t)
+			p := start(t, nil, "telle", append([]string{"load", scenario, "--sockets", "5", "--json",
+				"--url", "ws://" + s.routers[0].public, "--publish", s.nats.url}, flags...)...)
+			testkit.Eventually(t, "events to be delivered", func() bool { return s.routers[0].metric("telle_delivered_frames_total") > 100 })
+			p.signal(syscall.SIGINT)
+			if code := p.exitCode(); code != 0 || !strings.Contains(p.text(), `"endedEarly":true,"clean":true`) {
+				t.Errorf("exit code %d: %s", code, p.text())
+			}
+			s.terminate()
+		})
 	}
-	s.terminate()
 }
