@@ -22,6 +22,7 @@ import (
 // default loopback: nobody proves here who they are.
 type dev struct {
 	Host            string `default:"127.0.0.1" help:"Address to listen on."`
+	AuthNone        bool   `name:"auth-none-public" help:"--host may be an address that others can reach. Whoever reaches it is believed."`
 	Data            string `default:"data" type:"path" help:"Folder in which NATS keeps the streams."`
 	NATSPort        int    `name:"nats-port" default:"4222" help:"NATS clients. 0: any that is free, as for all ports here."`
 	MonitorPort     int    `default:"8222" help:"NATS monitoring."`
@@ -46,6 +47,9 @@ func (d *dev) Validate() error {
 		if port < 0 || port > math.MaxUint16 {
 			return fmt.Errorf("--%s must be 0 to %d", flag, math.MaxUint16)
 		}
+	}
+	if err := process.CheckAuthNone("--host", d.Host, d.AuthNone); err != nil {
+		return err
 	}
 	if d.RedisURL == "" {
 		return nil
@@ -159,7 +163,7 @@ func build(parts []*part, natsURL, redisURL string, log *slog.Logger) error {
 	}
 	for _, common := range []*process.Common{&b.Common, &r.Common} {
 		common.NATS.NATSURL = natsURL
-		common.Sockets.Auth = "none"
+		common.Tokens.Auth = "none"
 		common.Process.DrainTime = 0
 	}
 	b.RedisURL = redisURL

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -158,20 +156,9 @@ func (l *loads) options(scenario string) (load.Options, *still, error) {
 	flags, common := l.selected(scenario)
 	o := load.Options{Scenario: scenario}
 	flags.apply(&o)
-	if common.JWTSecretFile == "" {
-		return o, common, nil
-	}
-	if common.JWTSecret != "" {
-		return o, common, errors.New("--jwt-secret and --jwt-secret-file exclude each other")
-	}
-	secret, err := os.ReadFile(common.JWTSecretFile)
-	if err != nil {
-		return o, common, fmt.Errorf("--jwt-secret-file: %w", err)
-	}
-	if o.Secret = strings.TrimSpace(string(secret)); o.Secret == "" {
-		return o, common, errors.New("--jwt-secret-file is empty")
-	}
-	return o, common, nil
+	secret, err := process.SecretOf("--jwt-secret", common.JWTSecret, common.JWTSecretFile)
+	o.Secret = string(secret)
+	return o, common, err
 }
 
 // Validate is called by the flag parser.

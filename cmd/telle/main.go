@@ -14,9 +14,11 @@ var version = "dev"
 
 // cli is what telle can be asked for.
 type cli struct {
-	Dev  dev   `cmd:"" help:"Run everything in one process, for a first look: NATS, Redis, a bridge and two routers."`
-	Tail tail  `cmd:"" help:"Print the events of a dealer, or of one of its chats, as the stream stores them."`
-	Load loads `kong:"cmd,help='Measure a running deployment, and check that nothing is lost, doubled or out of order.',set='publish=nats://127.0.0.1:4222',set='connecting=256',set='payload=128',set='rate=0',set='in_flight=16'"`
+	Dev   dev   `cmd:"" help:"Run everything in one process, for a first look: NATS, Redis, a bridge and two routers."`
+	Tail  tail  `cmd:"" help:"Print the events of a dealer, or of one of its chats, as the stream stores them."`
+	Token token `cmd:"" help:"Print a token for a customer, an admin or a service."`
+	Key   key   `cmd:"" help:"Make a key pair for tokens: the private key into a file, the public one to stdout, for --jwks-file."`
+	Load  loads `kong:"cmd,help='Measure a running deployment, and check that nothing is lost, doubled or out of order.',set='publish=nats://127.0.0.1:4222',set='connecting=256',set='payload=128',set='rate=0',set='in_flight=16'"`
 	process.LogFlags
 }
 
@@ -37,6 +39,8 @@ func main() {
 				"tail": func(life process.Life, log *slog.Logger) error {
 					return c.Tail.run(life, log, os.Stdout)
 				},
+				"token": func(process.Life, *slog.Logger) error { return c.Token.run(os.Stdout) },
+				"key":   func(process.Life, *slog.Logger) error { return c.Key.run(os.Stdout) },
 				"load": func(life process.Life, _ *slog.Logger) error {
 					return c.Load.run(scenario, life, os.Stdout, os.Stderr)
 				},

@@ -43,6 +43,8 @@ var rules = []rule{
 		"one room knows what a connection is, and decides about deadlines, limits and close codes; "+outside),
 	only("github.com/golang-jwt/jwt", "internal/auth internal/load",
 		"one room decides what a token proves; "+outside),
+	only("github.com/MicahParks", "internal/auth",
+		"one room decides which keys count"),
 	only("github.com/HdrHistogram", "internal/load",
 		"rooms keep plain counters, which cost nothing until somebody scrapes"),
 	only("github.com/prometheus", "internal/ops",
@@ -205,6 +207,7 @@ var forbidden = []struct{ from, to, word string }{
 	{"cmd/router", "github.com/alicebob/miniredis/v2", "cmd/telle may"},
 	{"internal/auth", "github.com/alecthomas/kong", "internal/process and cmd may"},
 	{"internal/process", "github.com/golang-jwt/jwt/v5", "internal/auth and internal/load may"},
+	{"internal/process", "github.com/MicahParks/keyfunc/v3", "internal/auth may"},
 	{"internal/socket", "github.com/HdrHistogram/hdrhistogram-go", "internal/load may"},
 
 	{"internal/hub", "golang.org/x/time/rate", "internal/hub imports the standard"},

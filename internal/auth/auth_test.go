@@ -26,10 +26,12 @@ var (
 	oldWidget    = Identity{Role: Customer, Dealers: []string{"d"}} // names its group in client_join
 	admin        = Identity{Role: Admin, Dealers: []string{"d"}, AdminID: "a1"}
 	namelessOne  = Identity{Role: Admin, Dealers: []string{"d"}}
-	adminOfSome  = Identity{Role: Admin, Dealers: []string{"d"}, Groups: []string{"g1", "g2"}, AdminID: "a1"}
+	adminOfSome  = Identity{Role: Admin, Dealers: []string{"d"}, First: []string{"g1", "g2"}, AdminID: "a1"}
 	service      = Identity{Role: Service}
 	serviceOfTwo = Identity{Role: Service, Dealers: []string{"d", "e"}}
-	serviceOfOne = Identity{Role: Service, Dealers: []string{"d"}, Groups: []string{"g1"}}
+	serviceOfOne = Identity{Role: Service, Dealers: []string{"d"}, First: []string{"g1"}}
+	bound        = Identity{Role: Admin, Dealers: []string{"d"}, Groups: []string{"g1"}} // by its token
+	boundServer  = Identity{Role: Service, Dealers: []string{"d"}, Groups: []string{"g1"}}
 	nobody       = Identity{}
 )
 
@@ -51,6 +53,8 @@ func TestAClientMayFollowOnlyWhatItsIdentityCovers(t *testing.T) {
 		{"service", service, "yyyyyy"},
 		{"service of two dealers", serviceOfTwo, "yyyyyn"},
 		{"service with a group", serviceOfOne, "yyynnn"},
+		{"admin of one chat", bound, "ynnnnn"},
+		{"service of one chat", boundServer, "ynnnnn"},
 		{"nobody", nobody, "nnnnnn"},
 		{"customer of no dealer", Identity{Role: Customer}, "nnnnnn"},
 		{"admin of no dealer", Identity{Role: Admin}, "nnnnnn"},
@@ -100,6 +104,7 @@ func TestAClientMaySendOnlyAsItselfAndWhereItBelongs(t *testing.T) {
 		{"admin of any name", namelessOne, []string{asA1, asA2, closesAsA2, toAllOfD}, []string{closesOfE, toAllOfE}},
 		{"service", service, []string{customerHere, customerThere, customerOfE, bot, comes, asA2, toAllOfE}, nil},
 		{"service of two dealers", serviceOfTwo, []string{customerOfE, bot, toAllOfD, toAllOfE}, nil},
+		{"admin of one chat", bound, []string{asA1}, []string{toAllOfD, closesOfE}},
 		{"service of one dealer", serviceOfOne, []string{customerHere, customerThere, bot, toAllOfD}, []string{customerOfE, toAllOfE}},
 		{"nobody", nobody, nil, []string{customerHere, bot, asA1, toAllOfD}},
 	} {
@@ -157,6 +162,7 @@ func TestWhatAClientFollowsFirst(t *testing.T) {
 		{"admin that names groups", adminOfSome, []subjects.Conversation{chat("d", "g1"), chat("d", "g2")}},
 		{"service", service, nil},
 		{"service of two dealers", serviceOfTwo, nil},
+		{"admin of one chat", bound, []subjects.Conversation{chat("d", "g1")}},
 		{"service that names a group", serviceOfOne, []subjects.Conversation{chat("d", "g1")}},
 		{"nobody", nobody, nil},
 	} {
@@ -199,7 +205,7 @@ func TestWithoutAuthAClientIsWhatItSays(t *testing.T) {
 		"role=customer&dealerId=d&groupId=g1":                  {Role: Customer, Dealers: []string{"d"}, Groups: []string{"g1"}},
 		"role=customer&dealerId=a.b&groupId=%C3%BCn%C3%AF+%2A": {Role: Customer, Dealers: []string{"a.b"}, Groups: []string{"ünï *"}},
 		"role=admin&dealerId=d&adminId=a1":                     {Role: Admin, Dealers: []string{"d"}, AdminID: "a1"},
-		"role=admin&dealerId=d&groupId=g1&groupId=g2":          {Role: Admin, Dealers: []string{"d"}, Groups: []string{"g1", "g2"}},
+		"role=admin&dealerId=d&groupId=g1&groupId=g2":          {Role: Admin, Dealers: []string{"d"}, First: []string{"g1", "g2"}},
 		"role=service":                                           {Role: Service},
 		"role=service&dealerId=d&dealerId=e":                     {Role: Service, Dealers: []string{"d", "e"}},
 		"role=admin&token=ignored&unknown=1&dealerId=d&since=12": {Role: Admin, Dealers: []string{"d"}},
@@ -209,7 +215,7 @@ func TestWithoutAuthAClientIsWhatItSays(t *testing.T) {
 			t.Errorf("%s: %v", query, err)
 		}
 		if got.Role != want.Role || got.AdminID != want.AdminID ||
-			!slices.Equal(got.Dealers, want.Dealers) || !slices.Equal(got.Groups, want.Groups) {
+			!slices.Equal(got.Dealers, want.Dealers) || !slices.Equal(got.Groups, want.Groups) || !slices.Equal(got.First, want.First) {
 			t.Errorf("%s: got %+v, want %+v", query, got, want)
 		}
 	}
@@ -250,20 +256,21 @@ func TestWhatSocketIOsAuthSaysGoesBeforeTheQuery(t *testing.T) {
 func TestWithoutAuthAnErrorNamesWhatIsMissingOrWrong(t *testing.T) {
 	long := strings.Repeat("x", 129)
 	for query, want := range map[string]string{
-		"":                                    "role is missing",
-		"role=":                               "role is missing",
-		"dealerId=d":                          "role is missing",
-		"role=root&dealerId=d":                "role must be",
-		"role=Admin&dealerId=d":               "role must be",
-		"role=customer":                       "dealerId is missing",
-		"role=admin":                          "dealerId is missing",
-		"role=admin&dealerId=d&dealerId=e":    "dealerId is there 2 times",
-		"role=customer&dealerId=d&dealerId=d": "dealerId is there 2 times",
-		"role=admin&dealerId=":                "dealerId is empty",
-		"role=service&dealerId=d&dealerId=":   "dealerId is empty",
-		"role=admin&dealerId=" + long:         "dealerId is longer",
-		"role=customer&dealerId=d&groupId=":   "groupId is empty",
+		"":                      "role is missing",
+		"role=":                 "role is missing",
+		"dealerId=d":            "role is missing",
+		"role=root&dealerId=d":  "role must be",
+		"role=Admin&dealerId=d": "role must be",
+		"role=customer":         "dealerId is missing",
+		"role=admin":            "dealerId is missing",
+		"role=admin" + strings.Repeat("&dealerId=d", 101):           "dealerId is there 101 times",
+		"role=customer&dealerId=d&dealerId=d":                       "dealerId is there 2 times",
+		"role=admin&dealerId=":                                      "dealerId is empty",
+		"role=service&dealerId=d&dealerId=":                         "dealerId is empty",
+		"role=admin&dealerId=" + long:                               "dealerId is longer",
+		"role=customer&dealerId=d&groupId=":                         "groupId is empty",
 		"role=customer&dealerId=d&groupId=g1&groupId=g2":            "groupId is there 2 times",
+		"role=admin&dealerId=d&dealerId=e&groupId=g":                "groupId needs one dealerId",
 		"role=service&groupId=g":                                    "groupId needs one dealerId",
 		"role=service&dealerId=d&dealerId=e&groupId=g":              "groupId needs one dealerId",
 		"role=admin&dealerId=d" + strings.Repeat("&groupId=g", 101): "groupId is there 101 times",

@@ -10,6 +10,8 @@ const (
 	Drained                        // this process is draining
 	BadFrame                       // the client does not speak the protocol
 	Unauthorized                   // no identity, or one that is no longer good
+	Forbidden                      // an identity that may not do this
+	Limit                          // more than a client may have or send
 	PingTimeout                    // the client does not answer
 	Slow                           // the client does not read what it is sent
 	Unavailable                    // the stream cannot be reached, or is another one than before
@@ -25,6 +27,8 @@ var reasonTable = [reasons]struct {
 	Drained:      {"drain", 1012},
 	BadFrame:     {"bad_frame", 4400},
 	Unauthorized: {"unauthorized", 4401},
+	Forbidden:    {"forbidden", 4403},
+	Limit:        {"limit", 4429},
 	PingTimeout:  {"ping_timeout", 4408},
 	Slow:         {"slow", 4409},
 	Unavailable:  {"unavailable", 1013},

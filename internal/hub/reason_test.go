@@ -16,7 +16,7 @@ func TestEachReasonHasItsOwnWordAndCode(t *testing.T) {
 func TestCloseCodesAreThoseOfTheProtocol(t *testing.T) {
 	for r, want := range map[Reason]int{
 		Gone: 1000, Drained: 1012, Unavailable: 1013,
-		BadFrame: 4400, Unauthorized: 4401, PingTimeout: 4408, Slow: 4409,
+		BadFrame: 4400, Unauthorized: 4401, Forbidden: 4403, PingTimeout: 4408, Slow: 4409, Limit: 4429,
 	} {
 		if r.Code() != want {
 			t.Errorf("%v has the code %d, want %d", r, r.Code(), want)

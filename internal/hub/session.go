@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/telle-ai/event-router/pkg/events"
+	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
 // A SessionConfig says what the hub has to know of a session.
@@ -122,6 +123,15 @@ func (s *Session) followsNothing() bool {
 	s.hub.mu.RLock()
 	defer s.hub.mu.RUnlock()
 	return len(s.seats.all) == 0
+}
+
+// Follows returns how many subjects the session follows, and whether one of them is that
+// of a conversation.
+func (s *Session) Follows(c subjects.Conversation) (many int, already bool) {
+	own, _ := c.Followed(subjects.Live)
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
+	return len(s.seats.all), s.seats.of(own) != nil
 }
 
 func (s *Session) resume(since uint64, r *resumption) {

@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -36,7 +37,7 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 		MaxBody:   cfg.MaxBodyBytes,
 		MaxEvent:  cfg.Sockets.MaxMessageBytes,
 		Timeout:   cfg.Sockets.PublishTimeout,
-		Authorize: authorize(cfg.authenticator()),
+		Authorize: authorize(n.auth),
 	}, n.broker)
 	n.public.Handle("/v1/events", posted)
 	b.measure(posted)
@@ -97,17 +98,14 @@ func (b *Bridge) runOut(ctx context.Context) error {
 // ends.
 func (b *Bridge) WaitReady(ctx context.Context) error { return b.node.waitReady(ctx) }
 
-// authorize lets services post events, each for its dealers.
+// authorize lets clients post events, each for its dealers.
 func authorize(who socket.Authenticator) source.Authorize {
 	return func(r *http.Request) (func(*events.Event) error, error) {
 		id, err := who.Identify(r.Context(), auth.HandshakeOf(r))
-		switch {
-		case err != nil:
-			return nil, err
-		case id.Role != auth.Service:
-			return nil, fmt.Errorf("%w: only services may post events", source.ErrForbidden)
+		if errors.Is(err, auth.ErrForbidden) {
+			return nil, fmt.Errorf("%w: %w", source.ErrForbidden, err)
 		}
-		return id.MaySend, nil
+		return id.MaySend, err
 	}
 }
 

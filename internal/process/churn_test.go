@@ -58,7 +58,7 @@ func startChurn(t *testing.T) *churn {
 	if err := ApplyDefaults(&cfg); err != nil {
 		t.Fatal(err)
 	}
-	cfg.NATS.NATSURL, cfg.Sockets.Auth, cfg.Process.DrainTime = ns.ClientURL(), "none", 0
+	cfg.NATS.NATSURL, cfg.Tokens.Auth, cfg.Process.DrainTime = ns.ClientURL(), "none", 0
 	r, err := NewRouter(cfg, "test", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -10,9 +10,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/telle-ai/event-router/internal/auth"
 	"github.com/telle-ai/event-router/internal/broker"
-	"github.com/telle-ai/event-router/internal/socket"
 	"github.com/telle-ai/event-router/internal/source"
 )
 
@@ -21,7 +19,9 @@ import (
 type Common struct {
 	NATS    NATSFlags    `embed:"" group:"NATS"`
 	Stream  StreamFlags  `embed:"" prefix:"stream-" group:"Streams (count when the stream is created; an existing one is never changed)"`
+	Tokens  TokenFlags   `embed:"" group:"Who is let in"`
 	Sockets SocketFlags  `embed:"" group:"Sockets"`
+	Limits  LimitFlags   `embed:"" group:"Limits"`
 	Process ProcessFlags `embed:"" group:"Process"`
 }
 
@@ -43,7 +43,6 @@ type StreamFlags struct {
 
 // SocketFlags say how sockets are served.
 type SocketFlags struct {
-	Auth             string        `enum:",none" default:"" help:"How clients prove who they are: none (development: every client is believed). Without it every client is refused."`
 	AllowedOrigins   []string      `default:"*" help:"Origins of web pages that may connect, as patterns, separated by commas."`
 	MaxMessageBytes  int           `default:"65536" help:"The longest frame of a client, and the longest event from Redis or HTTP, in bytes."`
 	QueueBytes       int           `default:"1048576" help:"How much may wait for one slow client, in bytes. Past it, it is sent nothing live, but reads from the stream until it has caught up."`
@@ -93,12 +92,12 @@ type BridgeConfig struct {
 
 // Validate is called by the flag parser.
 func (c *RouterConfig) Validate() error {
-	return errors.Join(checkListen(c.Listen, c.Internal), c.Common.check())
+	return errors.Join(checkListen(c.Listen, c.Internal), c.Tokens.check(c.Listen), c.Common.check())
 }
 
 // Validate is called by the flag parser.
 func (c *BridgeConfig) Validate() error {
-	err := errors.Join(checkListen(c.Listen, c.Internal), c.Common.check())
+	err := errors.Join(checkListen(c.Listen, c.Internal), c.Tokens.check(c.Listen), c.Common.check())
 	if c.MaxBodyBytes <= 0 {
 		err = errors.Join(err, errors.New("--max-body-bytes must be more than 0"))
 	}
@@ -156,7 +155,7 @@ func (c *BridgeConfig) out(log *slog.Logger) source.OutOptions {
 func bridgeName() string { return "telle-bridge-" + hostname() }
 
 func (c *Common) check() error {
-	errs := []error{broker.CheckURL(c.NATS.NATSURL)}
+	errs := []error{broker.CheckURL(c.NATS.NATSURL), c.Limits.check()}
 	positive := func(flag string, n int64) {
 		if n <= 0 {
 			errs = append(errs, fmt.Errorf("--%s must be more than 0", flag))
@@ -212,13 +211,6 @@ func (c *Common) streams() *broker.StreamConfig {
 		MaxPerSubject: c.Stream.MaxPerSubject,
 		DeadMaxAge:    c.Stream.DeadMaxAge,
 	}
-}
-
-func (c *Common) authenticator() socket.Authenticator {
-	if c.Sockets.Auth == "none" {
-		return auth.None{}
-	}
-	return auth.Closed{}
 }
 
 // ApplyDefaults sets a configuration to its flags' defaults.

@@ -79,9 +79,13 @@ func (n *node) measureSockets() {
 	n.metrics.Counter("telle_received_total", received, func() uint64 { return stats().Received }, "source", "socket")
 	n.metrics.Counter("telle_refused_total", refused, func() uint64 { return stats().Refused }, "source", "socket")
 	n.metrics.Counter("telle_carried_requests_total", "Requests of Socket.IO clients that reached another process first.", func() uint64 { return stats().Carried })
-	n.metrics.Counter("telle_malformed_requests_total", "Requests over Socket.IO that were answered 400 or 403: of a vanished session, of a client of another version, or against the protocol.", func() uint64 { return stats().Malformed })
+	n.metrics.Counter("telle_malformed_requests_total", "Requests over Socket.IO that were answered 400: of a vanished session, of a client of another version, or against the protocol.", func() uint64 { return stats().Malformed })
 	n.metrics.Counter("telle_clients_refused_total", out, func() uint64 { return stats().NotReady }, "reason", "not_ready")
 	n.metrics.Counter("telle_clients_refused_total", out, func() uint64 { return stats().Unauthorized }, "reason", "unauthorized")
+	n.metrics.Counter("telle_clients_refused_total", out, func() uint64 { return stats().Forbidden }, "reason", "forbidden")
+	n.metrics.Counter("telle_clients_refused_total", out, func() uint64 { return stats().Foreign }, "reason", "origin")
+	n.metrics.CounterByLabel("telle_limits_met_total", "Times that a client has met a limit: a socket or a frame too many, or too long.", "limit", func() map[string]uint64 { return stats().Limits })
+	n.metrics.Counter("telle_jwks_failures_total", "Times that the keys of tokens could not be read.", n.jwksFailures.Load)
 }
 
 func oneIf(b bool) float64 {

@@ -11,10 +11,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/telle-ai/event-router/internal/auth"
 	"github.com/telle-ai/event-router/internal/broker"
 	"github.com/telle-ai/event-router/internal/hub"
 	"github.com/telle-ai/event-router/internal/ops"
@@ -34,6 +36,10 @@ type node struct {
 	hub     *hub.Hub
 	sockets *socket.Server
 	public  *http.ServeMux
+	auth    socket.Authenticator
+	jwt     *auth.JWT // nil: no tokens are believed
+
+	jwksFailures atomic.Uint64
 
 	delivering []hub.StoredEvent // scratch, owned by deliver
 }
@@ -76,7 +82,10 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		Invalid:    n.invalid,
 	})
 	n.health.Add("nats", n.broker.Check)
-	n.route()
+	if err := n.route(role == "bridge"); err != nil {
+		n.broker.Close()
+		return nil, err
+	}
 	n.measure(version)
 	return n, nil
 }
@@ -89,15 +98,24 @@ func hostname() string {
 	return name
 }
 
-func (n *node) route() {
+// route makes the public listener's handlers.
+func (n *node) route(services bool) error {
+	if err := n.authenticate(services); err != nil {
+		return err
+	}
+	proxies, err := n.cfg.Limits.proxies()
+	if err != nil {
+		return err
+	}
 	n.sockets = socket.NewServer(socket.Config{
 		Hub:          n.hub,
 		Publisher:    n.broker,
 		Memory:       memory{n.broker},
 		Carrier:      n.broker,
-		Auth:         n.cfg.authenticator(),
+		Auth:         n.auth,
 		Ready:        n.ready,
 		Log:          n.log,
+		Limits:       n.cfg.Limits.limits(),
 		Origins:      n.cfg.Sockets.AllowedOrigins,
 		MaxMessage:   n.cfg.Sockets.MaxMessageBytes,
 		HandshakeIn:  n.cfg.Sockets.HandshakeTimeout,
@@ -105,22 +123,26 @@ func (n *node) route() {
 		WriteIn:      n.cfg.Sockets.WriteTimeout,
 		PingEvery:    n.cfg.Sockets.PingInterval,
 		PingAnswerIn: n.cfg.Sockets.PingTimeout,
+		WarnIn:       n.cfg.Tokens.ExpiryWarning,
+
+		TrustedProxies: proxies,
 	})
 	n.public.HandleFunc("GET /ws", n.sockets.ServeWebSocket)
 	n.public.HandleFunc("/socket.io", n.sockets.ServeSocketIO)
 	n.public.HandleFunc("/socket.io/", n.sockets.ServeSocketIO)
 	n.public.HandleFunc("GET /healthz", n.health.Healthz)
 	n.public.HandleFunc("GET /readyz", n.health.Readyz)
-	if n.cfg.Sockets.Auth == "none" {
-		n.log.Warn("--auth none: every client is believed what it says of itself; this is for development")
-	} else {
-		n.log.Warn("--auth is not set: every client will be refused")
-	}
+	return nil
 }
 
 // ready says whether a new socket can be served. Redis, if it is missing, is no
 // reason to refuse one.
-func (n *node) ready() error { return n.broker.Check() }
+func (n *node) ready() error {
+	if err := n.broker.Check(); err != nil || n.jwt == nil {
+		return err
+	}
+	return n.jwt.Check()
+}
 
 // deliver takes live events from the broker to the hub.
 func (n *node) deliver(evs ...broker.LiveEvent) {
@@ -220,6 +242,7 @@ func (f partFunc) Run(ctx context.Context) error { return f(ctx) }
 func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	defer n.broker.Close()
 	parts := newParts()
+	life.Reloads.Add(n.reloadSecrets)
 
 	internal := n.httpServer(ops.InternalHandler(n.health, n.metrics))
 	parts.start(func() error { return serving("--internal", internal.Serve(l.Internal)) })
@@ -229,7 +252,11 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	parts.start(func() error { n.hub.Run(brokerCtx); return nil })
 	parts.start(func() error { return n.broker.ServeCarried(brokerCtx, n.sockets.Name(), n.sockets.Carried) })
 
+	if n.jwt != nil {
+		parts.start(func() error { n.jwt.Run(brokerCtx); return nil })
+	}
 	public := n.httpServer(n.public)
+	public.ConnState = n.sockets.ConnState
 	parts.start(func() error { return serving("--listen", public.Serve(l.Public)) })
 
 	sourceCtx, stopSources := context.WithCancel(context.Background())

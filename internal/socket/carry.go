@@ -126,7 +126,7 @@ func (e *engine) carried(ctx context.Context, v *envelope) (body []byte, err err
 	case doPush:
 		err = e.post(ctx, v.Tunnel, v.body)
 	case doTooLong:
-		e.tooLong(v.body)
+		e.receiveLong(v.body)
 	case doLeave:
 		e.end(hub.Gone, "")
 	default:
@@ -236,6 +236,7 @@ type tunnel struct {
 // tunnel serves a WebSocket to which the client of a remote engine may change.
 func (s *Server) tunnel(conn *wsConn, r *remote) {
 	t := &tunnel{remote: r, conn: conn, name: transport(rand.Text())}
+	conn.flooded = func() { t.close(hub.Limit, errFlood.Error()) }
 	if !s.changeOver(conn, r, func() error { return r.soon(envelope{Do: doChange, Tunnel: t.name}) }) {
 		return
 	}

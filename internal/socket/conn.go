@@ -14,6 +14,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/telle-ai/event-router/internal/auth"
 	"github.com/telle-ai/event-router/internal/hub"
 )
 
@@ -25,18 +26,34 @@ type wsConn struct {
 	flusher *flusher
 	endIn   time.Duration // how long its end may take
 	heard   atomic.Uint64 // messages of the client so far, with the one that is coming
+
+	// Owned by who reads.
+	controls throttle // of pings and pongs
+	flooded  func()   // ends who sends too many
 }
 
 // upgrade makes a WebSocket of a request, or answers it with an error.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*wsConn, error) {
 	c := &wsConn{flusher: s.flushers.one(), endIn: s.cfg.WriteIn}
-	conn, err := websocket.Accept(&hijacker{w, &c.under, s.cfg.WriteIn}, r, &s.accept)
+	conn, err := websocket.Accept(&hijacker{w, &c.under, s.cfg.WriteIn}, r, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // allowsOrigin has looked
+		OnPingReceived:     func(context.Context, []byte) bool { return s.allowsControl(c) },
+		OnPongReceived:     func(context.Context, []byte) { s.allowsControl(c) },
+	})
 	if err != nil {
 		return nil, err
 	}
-	conn.SetReadLimit(-1) // next holds the limit: the session can answer
+	c.under.in.most = int64(s.cfg.MaxMessage) * (patience + 1)
+	c.flooded = func() { c.under.Close() } // until it has a session
+	conn.SetReadLimit(-1)                  // next holds the limit: the session can answer
 	c.Conn = conn
 	return c, nil
+}
+
+// allowsControl reports whether a ping is answered. The library reads control frames by
+// itself, as many as come: a client that sends them on and on is ended.
+func (s *Server) allowsControl(c *wsConn) bool {
+	return s.allows(&c.controls, auth.Customer, c.flooded)
 }
 
 // patience is how many times as long as allowed a message may be for the connection
@@ -77,6 +94,7 @@ func (c *wsConn) begin() (websocket.MessageType, io.Reader, error) {
 	kind, r, err := c.Reader(context.Background())
 	if err == nil {
 		c.heard.Add(1)
+		c.under.in.forgive()
 	}
 	return kind, r, err
 }

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"sync"
@@ -34,12 +35,14 @@ type engine struct {
 	ctx    context.Context // ends with the engine
 	stop   context.CancelFunc
 	gone   chan struct{}  // closed when nothing is left of it
+	pass   pass           // until then
 	tasks  sync.WaitGroup // writing, be it by a flusher, and refresh
 
 	// Held while packets of the client are handled.
 	in          sync.Mutex
-	attachments int             // binary messages that are still to come and belong to what was refused
-	refused     int             // CONNECTs
+	attachments int // binary messages that are still to come and belong to what was refused
+	refused     int // CONNECTs
+	throttle    throttle
 	opened      *auth.Handshake // what the first request says of the client; nil: not needed any more
 
 	// May be taken under the lock of the session's hub.Session, not the other way round.
@@ -48,11 +51,12 @@ type engine struct {
 	why     hub.Reason
 	text    string
 	over    transport
-	conn    *wsConn  // of webSocket
-	control [][]byte // frames that do not come from the hub
-	rest    [][]byte // frames that a poll has left
-	due     bool     // the hub has to be asked for frames
-	writing bool     // write is running
+	conn    *wsConn       // of webSocket
+	waiter  *list.Element // before the door; nil: not any more
+	control [][]byte      // frames that do not come from the hub
+	rest    [][]byte      // frames that a poll has left
+	due     bool          // the hub has to be asked for frames
+	writing bool          // write is running
 	poll    poll
 	beat    heartbeat
 	probing time.Time     // until then, polls end soon: the client may change to WebSocket
@@ -70,8 +74,9 @@ var (
 )
 
 // openEngine returns an engine whose first packet says how to go on.
-func (s *Server) openEngine(opened *auth.Handshake, over transport, conn *wsConn) *engine {
-	e := &engine{server: s, sid: s.newSID(), opened: opened, over: over, conn: conn, gone: make(chan struct{})}
+func (s *Server) openEngine(opened *auth.Handshake, over transport, conn *wsConn, pass pass) *engine {
+	e := &engine{server: s, sid: s.newSID(), opened: opened, over: over, conn: conn, gone: make(chan struct{}), pass: pass}
+	waiter := s.door.wait(func() { e.end(hub.Limit, "too many clients wait to be let in") })
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	open := socketio.Handshake{
 		SID:          e.sid,
@@ -82,13 +87,20 @@ func (s *Server) openEngine(opened *auth.Handshake, over transport, conn *wsConn
 	if over == polling {
 		open.Upgrades = []string{string(webSocket)}
 	}
+	if conn != nil {
+		conn.flooded = e.flooded
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if over == polling {
 		e.poll.news = make(chan struct{}, 1)
 	}
 	e.beat.timer = time.AfterFunc(s.cfg.PingEvery, e.heartbeat)
-	e.connectBy = time.AfterFunc(s.cfg.HandshakeIn, func() { e.end(hub.BadFrame, "no CONNECT came in time") })
+	e.connectBy = time.AfterFunc(s.cfg.HandshakeIn, func() {
+		s.limits[limitHandshake].Add(1)
+		e.end(hub.BadFrame, "no CONNECT came in time")
+	})
+	e.waiter = waiter
 	s.engines.add(e)
 	e.put(framed(open.Encode()))
 	return e
@@ -243,6 +255,7 @@ func (e *engine) ended(why hub.Reason, text string) {
 	if e.connectBy != nil {
 		e.connectBy.Stop()
 	}
+	e.server.door.served(e.waiter)
 	e.stop()
 	if e.session != nil {
 		e.session.stop()
@@ -254,6 +267,7 @@ func (e *engine) ended(why hub.Reason, text string) {
 // takes its session out of the hub: last, so that a drain waits for the close frame.
 func (e *engine) finish() {
 	defer close(e.gone)
+	defer e.pass.leave()
 	defer e.server.engines.remove(e)
 	e.mu.Lock()
 	conn, why, text := e.conn, e.why, e.text
@@ -299,6 +313,8 @@ func (e *engine) adopt(c *session) bool {
 	e.session = c
 	e.connectBy.Stop()
 	e.connectBy = nil
+	e.server.door.served(e.waiter)
+	e.waiter = nil
 	return true
 }
 
@@ -316,14 +332,50 @@ func (e *engine) receive(ctx context.Context, packets ...socketio.Packet) {
 		if e.ctx.Err() != nil {
 			return
 		}
-		if len(p.Data) > e.server.cfg.MaxMessage {
+		err := error(nil)
+		switch {
+		case !e.allows(&p):
+			e.answer(p.Data, tooFast)
+		case len(p.Data) > e.server.cfg.MaxMessage:
 			e.tooLong(p.Data)
-			continue
+		default:
+			err = e.handle(p)
 		}
-		if err := e.handle(p); err != nil {
+		if err != nil {
 			e.end(hub.BadFrame, err.Error())
 			return
 		}
+	}
+}
+
+// allows reports whether the client may send a packet now. The answer to a ping it may, and
+// what belongs to a packet that came before.
+func (e *engine) allows(p *socketio.Packet) bool {
+	if p.Binary && e.attachments > 0 || p.Kind == socketio.Pong && e.asked() {
+		return true
+	}
+	role := auth.Customer
+	if c := e.connected(); c != nil {
+		role = c.identity.Role
+	}
+	return e.server.allows(&e.throttle, role, e.flooded)
+}
+
+// flooded ends an engine whose client sends too much.
+func (e *engine) flooded() { e.end(hub.Limit, errFlood.Error()) }
+
+func (e *engine) asked() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.beat.asked
+}
+
+// receiveLong answers a message that was skipped, by its beginning.
+func (e *engine) receiveLong(beginning []byte) {
+	e.in.Lock()
+	defer e.in.Unlock()
+	if e.allows(&socketio.Packet{Kind: socketio.Message}) {
+		e.tooLong(beginning)
 	}
 }
 
@@ -374,6 +426,9 @@ func (e *engine) askOrWait() bool {
 		return true
 	case !b.asked:
 		b.asked, b.due, b.out = true, true, false
+		if e.conn != nil {
+			e.conn.under.in.forgive()
+		}
 		e.signal()
 		if e.session != nil && e.session.kept.old() {
 			e.tasks.Go(e.refresh)

@@ -50,10 +50,14 @@ func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request) error {
 	if err := s.cfg.Ready(); err != nil {
 		return notReadyError{err}
 	}
-	if over == webSocket {
-		return s.openWebSocket(w, r)
+	pass, err := s.door.enter(s.addressOf(r))
+	if err != nil {
+		return err
 	}
-	return s.servePoll(w, r, s.openEngine(auth.HandshakeOf(r), polling, nil))
+	if over == webSocket {
+		return s.openWebSocket(w, r, pass)
+	}
+	return s.servePoll(w, r, s.openEngine(auth.HandshakeOf(r), polling, nil, pass))
 }
 
 // notReadyError lets a load balancer try another process.
@@ -64,30 +68,43 @@ func (e notReadyError) Error() string { return "not ready: " + e.error.Error() }
 // refuse answers a request that is not served.
 func (s *Server) refuse(w http.ResponseWriter, err error) {
 	if refusal, ok := errors.AsType[*socketio.Refusal](err); ok {
-		s.malformed.Add(1)
+		if refusal != socketio.Forbidden {
+			s.malformed.Add(1)
+		}
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(refusal.Status)
 		_, _ = w.Write(refusal.Body())
 		return
 	}
+	status := http.StatusServiceUnavailable
 	if errors.Is(err, errTooLong) {
+		s.limits[limitSize].Add(1)
 		http.Error(w, tooLong.Message, http.StatusRequestEntityTooLarge)
 		return
 	}
 	if _, ok := errors.AsType[notReadyError](err); ok {
 		s.notReady.Add(1)
 	}
+	if limit, ok := errors.AsType[*limitError](err); ok {
+		status = limit.status
+	}
 	w.Header().Set("Retry-After", "1")
-	http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	http.Error(w, err.Error(), status)
 }
 
 // allowsOrigin reports whether a web page may connect, by the rules that hold for
 // plain WebSockets.
 func (s *Server) allowsOrigin(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
-	if origin == "" || s.accept.InsecureSkipVerify {
-		return true
+	// Identity comes from tokens, never from cookies: any page may show its own.
+	allowed := origin == "" || slices.Contains(s.cfg.Origins, "*") || s.isAllowed(origin, r)
+	if !allowed {
+		s.foreign.Add(1)
 	}
+	return allowed
+}
+
+func (s *Server) isAllowed(origin string, r *http.Request) bool {
 	u, err := url.Parse(origin)
 	if err != nil {
 		return false
@@ -234,13 +251,14 @@ func (e *engine) postOnce(ctx context.Context, payload []byte) error {
 func (e *engine) abandon() { e.end(hub.BadFrame, "a request was not read to its end") }
 
 // openWebSocket serves a client that begins with a WebSocket.
-func (s *Server) openWebSocket(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) openWebSocket(w http.ResponseWriter, r *http.Request, pass pass) error {
 	conn, err := s.upgradeSocketIO(w, r)
 	if conn == nil {
+		pass.leave()
 		return err
 	}
 	s.living.add(1) // before a drain can know of it
-	e := s.openEngine(auth.HandshakeOf(r), webSocket, conn)
+	e := s.openEngine(auth.HandshakeOf(r), webSocket, conn, pass)
 	for e.connected() == nil {
 		if !e.readOne(conn) {
 			conn.shut()
@@ -281,8 +299,9 @@ func (e *engine) readOne(conn *wsConn) bool {
 	packet, err := conn.nextPacket(e.server.cfg.MaxMessage)
 	switch {
 	case errors.Is(err, errTooLong):
-		e.tooLong(packet.Data)
+		e.receiveLong(packet.Data)
 	case errors.Is(err, errEndless):
+		e.server.limits[limitSize].Add(1)
 		e.end(hub.BadFrame, tooLong.Message)
 	case errors.Is(err, errNoPacket):
 		e.end(hub.BadFrame, err.Error())
@@ -357,6 +376,8 @@ func (s *Server) changeOver(conn *wsConn, p peer, change func() error) bool {
 		return false
 	}
 	defer s.guests.leave(conn)
+	waiter := s.door.wait(conn.leave)
+	defer func() { s.door.served(waiter) }()
 	if conn.under.greet() != nil {
 		return false
 	}

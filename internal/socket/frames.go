@@ -16,6 +16,7 @@ const (
 	codeInvalid     = "invalid_event"
 	codeForbidden   = "forbidden"
 	codeTooLarge    = "too_large"
+	codeLimited     = "rate_limited"
 	codeUnavailable = "unavailable"
 
 	codeUnauthorized = "unauthorized" // of Socket.IO, which has no close codes

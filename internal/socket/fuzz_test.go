@@ -65,7 +65,7 @@ func FuzzSocketIO(f *testing.F) {
 		cfg.Publisher, cfg.Memory, cfg.Carrier = publisher, newFakeMemory(), newFakeCarrier()
 		cfg.Hub = hub.New(hub.Config{Interest: interest, History: &fakeHistory{}, QueueBytes: 1 << 20, Encoders: Encoders(), Notices: Notices()})
 		s := NewServer(cfg)
-		e := s.openEngine(&auth.Handshake{Names: map[string][]string{}}, polling, nil)
+		e := s.openEngine(&auth.Handshake{Names: map[string][]string{}}, polling, nil, pass{})
 		e.take(polling, nil) // the packet that opens
 		for text := range strings.SplitSeq(payload, "\x1e") {
 			done := func() int64 { return int64(len(publisher.all())) + interest.changes.Load() }

@@ -52,8 +52,8 @@ func (c *session) clientJoin(r request) {
 		c.refuse(r, refused)
 		return
 	}
-	if _, err := c.join(e.Conversation()); err != nil {
-		c.refuse(r, unreachable)
+	if _, refused := c.join(e.Conversation()); refused != nil {
+		c.refuse(r, refused)
 		return
 	}
 	c.publish(r, e)
@@ -117,9 +117,9 @@ func (c *session) follow(r request) {
 		c.refuse(r, refused)
 		return
 	}
-	position, err := c.join(to)
-	if err != nil {
-		c.refuse(r, unreachable)
+	position, refused := c.join(to)
+	if refused != nil {
+		c.refuse(r, refused)
 		return
 	}
 	c.acknowledge(r, &position)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -22,6 +23,9 @@ type input struct {
 	buffer *readBuffer // nil: none
 	rest   []byte      // of it, what was not read
 	err    error       // of the last read
+	most   int64       // how many bytes may come before a message begins, or ends; 0: any number
+
+	since atomic.Int64 // how many have
 }
 
 type readBuffer [4096]byte
@@ -64,6 +68,8 @@ func (in *input) tryRead(fd uintptr) bool {
 		in.err = os.NewSyscallError("read", err)
 	case n == 0:
 		in.err = io.EOF
+	case in.tooMany(n):
+		in.err = errEndless
 	default:
 		in.buffer, in.rest = b, b[:n]
 		return true
@@ -71,6 +77,16 @@ func (in *input) tryRead(fd uintptr) bool {
 	readBuffers.Put(b)
 	return true
 }
+
+// tooMany counts bytes that have come. A message may come in any number of frames, also
+// empty ones, and control frames in between: all of that the library reads by itself.
+func (in *input) tooMany(n int) bool {
+	since := in.since.Add(int64(n))
+	return in.most > 0 && since > in.most
+}
+
+// forgive lets the client send as many bytes again.
+func (in *input) forgive() { in.since.Store(0) }
 
 // ignoringInterrupts calls a system call again that a signal has interrupted.
 func ignoringInterrupts(call func(fd int, b []byte) (int, error), fd int, b []byte) (n int, err error) {
@@ -96,7 +112,11 @@ func (in *input) Read(b []byte) (int, error) {
 		in.release()
 		return n, nil
 	case in.raw == nil:
-		return in.conn.Read(b)
+		n, err := in.conn.Read(b)
+		if in.tooMany(n) {
+			err = errEndless
+		}
+		return n, err
 	}
 	err := in.err
 	in.err = nil // a deadline that has passed may be moved

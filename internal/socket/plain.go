@@ -22,15 +22,18 @@ type plain struct {
 	// Static.
 	conn  *wsConn
 	since *uint64 // where the client wants to resume; nil: nowhere
+	pass  pass
 
 	tasks sync.WaitGroup // writing, be it by a flusher, and closing
 	ping  pinger
 
+	throttle throttle    // owned by read
 	handling atomic.Bool // a frame of the client
 }
 
-func (s *Server) newPlain(conn *wsConn, identity auth.Identity, since *uint64) *plain {
-	c := &plain{conn: conn, since: since}
+func (s *Server) newPlain(conn *wsConn, identity auth.Identity, since *uint64, pass pass) *plain {
+	c := &plain{conn: conn, since: since, pass: pass}
+	conn.flooded = c.flooded
 	c.session.open(s, identity, hub.SessionConfig{
 		ID:       newSessionID(),
 		Protocol: hub.WebSocket,
@@ -53,6 +56,7 @@ func (c *plain) serve() {
 		c.leave()
 		return
 	}
+	c.expireInTime()
 	c.ping.start(c.server.cfg.PingEvery, c.pingOnce)
 	c.server.living.start(c.live)
 }
@@ -71,6 +75,7 @@ func (c *plain) leave() {
 	c.tasks.Wait()
 	c.server.cfg.Hub.Unregister(c.hub) // last, so that a drain waits for the close frame
 	c.conn.shut()
+	c.pass.leave()
 	c.log()
 }
 
@@ -98,8 +103,12 @@ func (c *plain) read() (hub.Reason, string) {
 		frame, err := c.conn.next(c.server.cfg.MaxMessage)
 		switch {
 		case errors.Is(err, errTooLong):
-			c.hub.Send(reply{Event: "error", Error: tooLong}.encode())
+			c.server.limits[limitSize].Add(1)
+			if c.allows() {
+				c.hub.Send(reply{Event: "error", Error: tooLong}.encode())
+			}
 		case errors.Is(err, errEndless):
+			c.server.limits[limitSize].Add(1)
 			return hub.BadFrame, tooLong.Message
 		case errors.Is(err, errBinary):
 			return hub.BadFrame, "frames must be text"
@@ -113,6 +122,14 @@ func (c *plain) read() (hub.Reason, string) {
 	}
 }
 
+// allows reports whether the client may send a frame now.
+func (c *plain) allows() bool {
+	return c.server.allows(&c.throttle, c.identity.Role, c.flooded)
+}
+
+// flooded ends the session of a client that sends too much.
+func (c *plain) flooded() { c.hub.End(hub.Limit, errFlood.Error()) }
+
 // take does what a frame asks for. An error is one of the protocol and ends the
 // session; all else is answered.
 func (c *plain) take(frame []byte) error {
@@ -122,7 +139,12 @@ func (c *plain) take(frame []byte) error {
 	if err != nil {
 		return err
 	}
-	c.handle(request{f.Event, f.Data, f.reply})
+	r := request{f.Event, f.Data, f.reply}
+	if c.allows() {
+		c.handle(r)
+	} else {
+		c.refuse(r, tooFast)
+	}
 	return nil
 }
 
@@ -172,6 +194,7 @@ func (c *plain) close(why hub.Reason, text string) {
 
 // pingOnce asks the client whether it is there. It reports whether to ask again.
 func (c *plain) pingOnce() bool {
+	c.conn.under.in.forgive()
 	heard := c.conn.heard.Load()
 	// Not by a context that ends: the library closes the connection when the context of a
 	// write ends, and the close frame would not be sent.

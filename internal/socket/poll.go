@@ -322,6 +322,8 @@ func (e *engine) change(to transport, conn *wsConn) error {
 	e.over, e.conn, e.probing, e.poll.release = to, conn, time.Time{}, false
 	if conn == nil {
 		e.told = make(chan struct{}, 1)
+	} else {
+		conn.flooded = e.flooded
 	}
 	if e.beat.due || e.control != nil || e.rest != nil || e.due {
 		e.signal()

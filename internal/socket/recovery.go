@@ -112,7 +112,7 @@ func (c *session) newPID(position uint64) string {
 
 // printOf is short for an identity.
 func printOf(id auth.Identity) string {
-	return shortHash(fmt.Sprintf("%q %q %q %q", id.Role, id.Dealers, id.Groups, id.AdminID), printLength)
+	return shortHash(fmt.Sprintf("%s %q", id.Key(), id.First), printLength)
 }
 
 // sessionIDOf returns the id of a session with a secret. It says nothing of the secret:
@@ -229,7 +229,18 @@ func (c *session) forget() {
 }
 
 // join follows one more conversation, and remembers that.
-func (c *session) join(to subjects.Conversation) (position uint64, err error) {
+func (c *session) join(to subjects.Conversation) (position uint64, refused *failure) {
+	if !c.mayJoin(to) {
+		return 0, tooMany
+	}
+	position, err := c.joinOne(to)
+	if err != nil {
+		return 0, unreachable
+	}
+	return position, nil
+}
+
+func (c *session) joinOne(to subjects.Conversation) (position uint64, err error) {
 	ctx, done := c.within(c.server.cfg.PublishIn)
 	defer done()
 	if position, err = c.server.cfg.Hub.Join(ctx, c.hub, to); err != nil {

@@ -8,15 +8,14 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"slices"
+	"net/netip"
 	"strconv"
 	"sync/atomic"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/telle-ai/event-router/internal/auth"
 	"github.com/telle-ai/event-router/internal/hub"
+	"github.com/telle-ai/event-router/internal/socketio"
 	"github.com/telle-ai/event-router/pkg/events"
 )
 
@@ -50,9 +49,13 @@ type Config struct {
 	Ready     func() error // nil error: new sockets can be served
 	Log       *slog.Logger
 
+	Limits         Limits
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For counts
+
 	Origins      []string      // allowed Origin headers, as patterns; "*": any
 	MaxMessage   int           // bytes of one frame of a client; 16 times as long, and the session ends
 	HandshakeIn  time.Duration // a session is live by then, or its socket is closed
+	WarnIn       time.Duration // so long before its token ends, a client is told
 	PublishIn    time.Duration // an event is stored by then, or refused as unavailable
 	WriteIn      time.Duration // a frame is written by then, or the client is too slow; a close frame is answered by then
 	PingEvery    time.Duration
@@ -62,9 +65,9 @@ type Config struct {
 // A Server serves sockets.
 type Server struct {
 	// Static.
-	cfg    Config
-	name   string // of this process among others
-	accept websocket.AcceptOptions
+	cfg  Config
+	name string // of this process among others
+	door *door
 
 	engines  engines
 	guests   guests
@@ -74,23 +77,22 @@ type Server struct {
 	received, refused      atomic.Uint64 // events of clients
 	carried                atomic.Uint64 // requests that came from other processes
 	malformed              atomic.Uint64 // requests that are not of Engine.IO 4
+	limits                 counts        // that were met
 	notReady, unauthorized atomic.Uint64 // clients that were not let in
+	forbidden, foreign     atomic.Uint64 // the same: known, but not for here; pages of other origins
 }
 
 // NewServer returns a server.
 func NewServer(cfg Config) *Server {
-	return &Server{
+	s := &Server{
 		cfg:      cfg,
 		name:     newName(),
 		engines:  engines{byID: map[string]*engine{}},
 		guests:   guests{here: map[guest]struct{}{}},
 		flushers: newFlushers(),
-		accept: websocket.AcceptOptions{
-			// Identity comes from tokens, never from cookies.
-			InsecureSkipVerify: slices.Contains(cfg.Origins, "*"),
-			OriginPatterns:     cfg.Origins,
-		},
 	}
+	s.door = newDoor(&s.cfg.Limits, &s.limits)
+	return s
 }
 
 // Encoders returns what makes frames of events, for the hub.
@@ -116,9 +118,13 @@ type Stats struct {
 	Received     uint64 // events that clients sent
 	Refused      uint64 // of these: not valid or forbidden
 	NotReady     uint64 // clients that were refused because this process is not ready
-	Unauthorized uint64 // clients that were refused because of who they are
+	Unauthorized uint64 // clients that were refused because nobody knows them
+	Forbidden    uint64 // clients that were refused because of who they are
+	Foreign      uint64 // requests that were refused because of the page's origin
 	Carried      uint64 // requests over Socket.IO that came by way of another process
 	Malformed    uint64 // requests over Socket.IO that the protocol, or this version of it, does not allow
+
+	Limits map[string]uint64 // how often each limit was met
 }
 
 // Stats returns the counters.
@@ -128,38 +134,74 @@ func (s *Server) Stats() Stats {
 		Refused:      s.refused.Load(),
 		NotReady:     s.notReady.Load(),
 		Unauthorized: s.unauthorized.Load(),
+		Forbidden:    s.forbidden.Load(),
+		Foreign:      s.foreign.Load(),
 		Carried:      s.carried.Load(),
 		Malformed:    s.malformed.Load(),
+		Limits:       s.limits.byName(),
 	}
 }
 
 // ServeWebSocket serves plain WebSockets: GET /ws. It returns when the client has been let
 // in, or not: the session goes on by itself, until it ends or Drain of the hub ends it.
 func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
+	if err := s.serveWebSocket(w, r); err != nil {
+		s.refuse(w, err)
+	}
+}
+
+// serveWebSocket returns an error before the upgrade.
+func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
+	if !s.allowsOrigin(r) {
+		return socketio.Forbidden
+	}
 	if err := s.cfg.Ready(); err != nil {
-		s.refuse(w, notReadyError{err}) // before the upgrade
-		return
+		return notReadyError{err}
+	}
+	pass, err := s.door.enter(s.addressOf(r))
+	if err != nil {
+		return err
 	}
 	handshake := auth.HandshakeOf(r)
-	identity, refusal := s.cfg.Auth.Identify(r.Context(), handshake)
+	identity, unknown := s.cfg.Auth.Identify(r.Context(), handshake)
 	conn, err := s.upgrade(w, r)
 	if err != nil {
+		pass.leave()
 		s.cfg.Log.Debug("no WebSocket", "error", err)
-		return
-	}
-	if refusal != nil {
-		s.unauthorized.Add(1)
-		s.cfg.Log.Debug("client refused", "reason", refusal)
-		// Browsers show scripts a close code, but never an HTTP status.
-		conn.refuse(hub.Unauthorized, refusal)
-		return
+		return nil // it has been answered
 	}
 	since, err := parseSince(handshake)
-	if err != nil {
-		conn.refuse(hub.BadFrame, err)
-		return
+	if why, err := s.admit(&pass, &identity, unknown, err); err != nil {
+		// Browsers show scripts a close code, but never an HTTP status.
+		conn.refuse(why, err)
+		pass.leave()
+		return nil
 	}
-	s.newPlain(conn, identity, since).serve()
+	s.newPlain(conn, identity, since, pass).serve()
+	return nil
+}
+
+// admit says why a client that has come so far is not let in after all: it is unknown,
+// its request is malformed, or there are too many of its identity.
+func (s *Server) admit(p *pass, identity *auth.Identity, unknown, malformed error) (why hub.Reason, err error) {
+	if unknown != nil {
+		return s.unknown(unknown), unknown
+	}
+	if malformed != nil {
+		return hub.BadFrame, malformed
+	}
+	return hub.Limit, p.show(identity)
+}
+
+// unknown counts a client that is not let in because of who it is.
+func (s *Server) unknown(err error) hub.Reason {
+	s.cfg.Log.Debug("client refused", "reason", err)
+	if errors.Is(err, auth.ErrForbidden) {
+		s.forbidden.Add(1)
+		return hub.Forbidden
+	}
+	s.unauthorized.Add(1)
+	return hub.Unauthorized
 }
 
 // parseSince returns the sequence that a client has, or nil if it names none.

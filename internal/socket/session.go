@@ -7,6 +7,7 @@ import (
 
 	"github.com/telle-ai/event-router/internal/auth"
 	"github.com/telle-ai/event-router/internal/hub"
+	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
 // A session is a client as the rest of the house sees it, whatever its protocol: who
@@ -15,6 +16,7 @@ type session struct {
 	// Static.
 	server   *Server
 	identity auth.Identity
+	protocol hub.Protocol
 	hub      *hub.Session
 
 	secret string // of its pid; "": it has none, and is not recovered
@@ -22,12 +24,13 @@ type session struct {
 
 	mu      sync.Mutex
 	doing   context.CancelFunc // ends what the session waits for; nil: nothing
+	expiry  *time.Timer        // nil: it does not expire
 	stopped bool
 }
 
 // open begins a session. The audience is the identity's.
 func (c *session) open(s *Server, identity auth.Identity, cfg hub.SessionConfig) {
-	c.server, c.identity = s, identity
+	c.server, c.identity, c.protocol = s, identity, cfg.Protocol
 	cfg.Audience = identity.Audience()
 	c.hub = s.cfg.Hub.NewSession(cfg)
 }
@@ -64,6 +67,23 @@ func (c *session) stop() {
 	if c.doing != nil {
 		c.doing()
 	}
+	if c.expiry != nil {
+		c.expiry.Stop()
+	}
+}
+
+// mayJoin reports whether the session may follow one more conversation.
+func (c *session) mayJoin(to subjects.Conversation) bool {
+	l := &c.server.cfg.Limits
+	if l.Joins == 0 {
+		return true
+	}
+	many, already := c.hub.Follows(to)
+	if already || many < l.Joins*l.factor(c.identity.Role) {
+		return true
+	}
+	c.server.limits[limitJoins].Add(1)
+	return false
 }
 
 func (c *session) log() {

@@ -159,9 +159,14 @@ func connectError(namespace, message, code string) []byte {
 func (e *engine) connect(data json.RawMessage) error {
 	handshake, identity, err := e.identify(data)
 	if err != nil {
-		e.server.unauthorized.Add(1)
-		e.server.cfg.Log.Debug("client refused", "reason", err)
-		return e.refuseConnect("/", err.Error(), codeUnauthorized)
+		code := codeUnauthorized
+		if e.server.unknown(err) == hub.Forbidden {
+			code = codeForbidden
+		}
+		return e.refuseConnect("/", err.Error(), code)
+	}
+	if err := e.pass.show(&identity); err != nil {
+		return e.refuseConnect("/", err.Error(), codeLimited)
 	}
 	recoverable := handshake.Get("recovery") != "0"
 	back := comeback{secret: rand.Text()}
@@ -179,6 +184,7 @@ func (e *engine) connect(data json.RawMessage) error {
 	case err != nil:
 		e.end(hub.Unavailable, unreachable.Message)
 	}
+	c.expireInTime()
 	return nil
 }
 
@@ -194,7 +200,7 @@ func (e *engine) identify(data json.RawMessage) (*auth.Handshake, auth.Identity,
 	if recovery := handshake.Get("recovery"); recovery != "" && recovery != "0" && recovery != "1" {
 		return nil, auth.Identity{}, errors.New("recovery must be 0 or 1")
 	}
-	if handshake.Get("role") == "" {
+	if handshake.Get("role") == "" && handshake.Token == "" {
 		// A page of the old kind says nothing of itself. It is a chatbot's.
 		handshake.Names["role"] = []string{string(auth.Service)}
 	}
@@ -260,12 +266,20 @@ func (e *engine) disconnect(c *session) {
 
 // tooLong answers a message that was longer than is taken, by its beginning.
 func (e *engine) tooLong(beginning []byte) {
-	c := e.connected()
-	if c == nil {
+	e.server.limits[limitSize].Add(1)
+	if e.connected() == nil {
 		e.end(hub.BadFrame, tooLong.Message)
 		return
 	}
-	c.answer(replyTo(socketio.Beginning(beginning))(nil, tooLong))
+	e.answer(beginning, tooLong)
+}
+
+// answer says why a packet was refused, by its beginning. Before CONNECT there is nobody
+// to be told.
+func (e *engine) answer(beginning []byte, why *failure) {
+	if c := e.connected(); c != nil {
+		c.answer(replyTo(socketio.Beginning(beginning))(nil, why))
+	}
 }
 
 // refresh keeps what is remembered of a session that lives on.

@@ -1,0 +1,70 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/telle-ai/event-router/internal/socket"
+)
+
+// LimitFlags bound what clients may take of one process.
+type LimitFlags struct {
+	MaxSockets            int      `default:"100000" help:"Sockets in all. 0: no limit, as for all of these."`
+	MaxSocketsPerAddress  int      `default:"20000" help:"Sockets of one address, or of one /64 of IPv6. Behind a load balancer it needs --trusted-proxies: set it low then."`
+	MaxSocketsPerIdentity int      `default:"1000" help:"Sockets of one identity: of the same sub in a token, or else of the same claims."`
+	MaxWaiting            int      `default:"10000" help:"Connections and clients that have not said yet who they are. Past it, the one goes that has waited longest."`
+	MaxFrameRate          float64  `default:"20" help:"Frames of one socket per second; of a service 100 times as many. Past it they are refused, and who goes on is closed."`
+	MaxFrameBurst         int      `default:"100" help:"How many may come at once; of a service 100 times as many."`
+	MaxJoins              int      `default:"500" help:"Conversations that one session follows; of a service 100 times as many."`
+	TrustedProxies        []string `placeholder:"ADDRESS,…" help:"Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas."`
+}
+
+func (f *LimitFlags) check() error {
+	var errs []error
+	for _, limit := range []struct {
+		flag string
+		n    float64
+	}{
+		{"max-sockets", float64(f.MaxSockets)},
+		{"max-sockets-per-address", float64(f.MaxSocketsPerAddress)},
+		{"max-sockets-per-identity", float64(f.MaxSocketsPerIdentity)},
+		{"max-waiting", float64(f.MaxWaiting)},
+		{"max-frame-rate", f.MaxFrameRate},
+		{"max-frame-burst", float64(f.MaxFrameBurst)},
+		{"max-joins", float64(f.MaxJoins)},
+	} {
+		if !(limit.n >= 0) { // nor NaN
+			errs = append(errs, fmt.Errorf("--%s must not be negative", limit.flag))
+		}
+	}
+	_, err := f.proxies()
+	return errors.Join(append(errs, err)...)
+}
+
+func (f *LimitFlags) limits() socket.Limits {
+	return socket.Limits{
+		Sockets:     f.MaxSockets,
+		PerAddress:  f.MaxSocketsPerAddress,
+		PerIdentity: f.MaxSocketsPerIdentity,
+		Waiting:     f.MaxWaiting,
+		FrameRate:   f.MaxFrameRate,
+		FrameBurst:  f.MaxFrameBurst,
+		Joins:       f.MaxJoins,
+	}
+}
+
+// proxies returns the networks of --trusted-proxies.
+func (f *LimitFlags) proxies() (all []netip.Prefix, err error) {
+	for _, text := range f.TrustedProxies {
+		network, err := netip.ParsePrefix(text)
+		if addr, single := netip.ParseAddr(text); single == nil {
+			network, err = addr.Unmap().Prefix(addr.Unmap().BitLen())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--trusted-proxies: %q is neither an address nor a network", text)
+		}
+		all = append(all, network.Masked())
+	}
+	return all, nil
+}
