@@ -50,17 +50,24 @@ func (w *world) requestRaw(query string) *rawClient {
 
 func (w *world) requestRawOf(target string) *rawClient {
 	w.Helper()
+	c := w.dialTCP()
+	err := c.write("GET " + target + " HTTP/1.1\r\nHost: telle\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+	if err != nil {
+		w.Fatal(err)
+	}
+	return c
+}
+
+// dialTCP connects a client that has not asked for anything yet.
+func (w *world) dialTCP() *rawClient {
+	w.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
 	if err != nil {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(long))
-	_, err = io.WriteString(conn, "GET "+target+" HTTP/1.1\r\nHost: telle\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
-	if err != nil {
-		w.Fatal(err)
-	}
 	return &rawClient{TB: w.TB, conn: conn, in: bufio.NewReader(conn)}
 }
 

@@ -149,7 +149,7 @@ func (w *world) serve(s settings) {
 			w.serving.Add(1)
 			defer w.serving.Add(-1)
 			mux.ServeHTTP(rw, r)
-		})},
+		}), ConnState: p.ConnState},
 	}
 	if s.sendsLittle {
 		p.http.Listener = littleListener{p.http.Listener}
@@ -212,6 +212,9 @@ func (w *world) nothingLeft() {
 	testkit.Eventually(w, "goroutines to end", func() bool {
 		return goroutinesOf("(*plain)", "(*engine)", "(*session)", "(*pinger)", "(*Server)", "(*tunnel)", "(*remote)", "(*guests)") == 0
 	})
+	for _, p := range w.processes {
+		testkit.Eventually(w, "the door to have nobody", p.door.empty)
+	}
 	testkit.Eventually(w, "carried requests to end", func() bool { return w.carrier.underWay.Load() == 0 })
 	for i, p := range w.processes {
 		if n, guests := p.engines.count(), p.guestsHere(); n != 0 || guests != 0 {
@@ -358,7 +361,7 @@ const (
 // dial connects a client. It is there before the server has said anything.
 func (w *world) dial(query string) *client {
 	w.Helper()
-	conn, _, err := websocket.Dial(w.Context(), w.url+"/ws?"+query, nil)
+	conn, _, err := websocket.Dial(w.Context(), w.url+"/ws?"+query, &websocket.DialOptions{HTTPClient: w.http})
 	if err != nil {
 		w.Fatal(err)
 	}

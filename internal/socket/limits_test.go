@@ -1,0 +1,342 @@
+package socket
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/telle-ai/event-router/internal/auth"
+	"github.com/telle-ai/event-router/internal/hub"
+	"github.com/telle-ai/event-router/internal/testkit"
+)
+
+// empty reports whether nobody is inside or waits. Idle connections wait.
+func (d *door) empty() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.inside == 0 && len(d.addresses) == 0 && len(d.identities) == 0 && d.waiting.Len() == len(d.connections)
+}
+
+// limited starts a world with limits.
+func limited(t testing.TB, l Limits, change ...func(*settings)) *world {
+	return start(t, append(change, func(s *settings) { s.Limits = l })...)
+}
+
+// met waits until a limit has been met so often.
+func (w *world) met(l limit, times uint64) {
+	w.Helper()
+	testkit.Eventually(w, fmt.Sprintf("%s to be met %d times", limitNames[l], times),
+		func() bool { return w.processes[0].Stats().Limits[limitNames[l]] == times })
+}
+
+// never is a rate that nothing comes by while a test runs.
+const never = 1e-9
+
+func TestFramesThatComeTooFastAreRefusedAndWhoGoesOnIsClosed(t *testing.T) {
+	w := limited(t, Limits{FrameRate: never, FrameBurst: 3})
+	c := w.join(customer)
+	for range 3 {
+		c.heardNothing()
+	}
+	for i := range 3 {
+		c.say(fmt.Sprintf(`{"event":"nonsense","id":"%d"}`, i))
+		c.refused(fmt.Sprint(i), codeLimited, "faster")
+	}
+	c.say(`{"event":"nonsense"}`)
+	c.closedFor(hub.Limit, "faster")
+	w.met(limitFrames, 4)
+}
+
+func TestPacketsThatComeTooFastAreRefusedAndWhoGoesOnIsClosed(t *testing.T) {
+	each(t, transports, func(t *testing.T, over string) {
+		w := limited(t, Limits{FrameRate: never, FrameBurst: 5})
+		p := w.joinPage(over, customer) // CONNECT is the first
+		for range 4 {
+			p.heardNothing()
+		}
+		for i := range 5 {
+			p.says(fmt.Sprintf(`42%d["nonsense",{}]`, i))
+			p.ackRefused(i, codeLimited, "faster")
+		}
+		p.says(`6`) // what means nothing counts, too
+		p.isClosed(hub.Limit)
+		w.ended(hub.Limit)
+	})
+}
+
+// A throttle gives back what time has brought, and forgets who has behaved since.
+func TestAThrottleForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &Limits{FrameRate: 10, FrameBurst: 2}
+		var one throttle
+		takes := func(want string) {
+			t.Helper()
+			got := ""
+			for range want {
+				got += map[verdict]string{taken: "y", refused: "n", tooMuch: "x"}[one.take(l, 1)]
+			}
+			if got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		}
+		takes("yynn")
+		time.Sleep(200 * time.Millisecond)
+		takes("yynnx")
+		time.Sleep(time.Hour)
+		takes("yynx")
+	})
+}
+
+func TestAServiceMaySendAsMuchAsManyClients(t *testing.T) {
+	w := limited(t, Limits{FrameRate: never, FrameBurst: 2, Joins: 1})
+	c := w.join(service)
+	for range 2*ServiceFactor - 1 { // and the last one is below
+		c.heardNothing()
+	}
+	c.say(`{"event":"follow","id":"f","data":{"groupId":"g1"}}`)
+	if got := c.next(); !strings.Contains(got, `"ack"`) {
+		t.Errorf("got %s", got)
+	}
+	c.say(`{"event":"follow","id":"one more"}`)
+	c.refused("one more", codeLimited, "faster")
+}
+
+// The library answers pings by itself, as many as come.
+func TestWhoSendsPingsOnAndOnIsClosed(t *testing.T) {
+	for _, kind := range []byte{ping, pong} {
+		w := limited(t, Limits{FrameRate: never, FrameBurst: 10})
+		c := w.dialRaw(customer)
+		c.nextText() // ready
+		for range 21 {
+			c.frame(kind|final, "x")
+		}
+		if code := c.closed(); code != hub.Limit.Code() {
+			t.Errorf("closed with %d", code)
+		}
+		c.conn.Close()
+		w.ended(hub.Limit)
+	}
+}
+
+// A message may come in any number of frames. Empty ones would never be too long.
+func TestAMessageOfFramesWithoutEndIsCutOff(t *testing.T) {
+	w := start(t, func(s *settings) { s.MaxMessage = 100 })
+	c := w.dialRaw(customer)
+	c.nextText()
+	c.frame(text, "{")
+	empty := strings.Repeat(header(0, 0), 100)
+	for c.write(empty) == nil {
+	}
+	c.hungUp()
+	w.ended(hub.BadFrame)
+}
+
+func TestMoreSocketsThanAllowedAreRefusedBeforeTheUpgrade(t *testing.T) {
+	trusted := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	from := func(address string) http.Header { return http.Header{"X-Forwarded-For": {address}} }
+	for _, test := range []struct {
+		limits Limits
+		met    limit
+		second http.Header // of the socket that is one too many
+		other  http.Header // of one that is not; nil: every one is
+		status int
+	}{
+		{Limits{Sockets: 1}, limitSockets, from("10.0.0.2"), nil, http.StatusServiceUnavailable},
+		{Limits{PerAddress: 1}, limitAddress, from("10.0.0.1"), from("10.0.0.2"), http.StatusTooManyRequests},
+		{Limits{PerAddress: 1}, limitAddress, from("10.0.0.2, 10.0.0.1"), from("10.0.0.1, 10.0.0.2"), http.StatusTooManyRequests},
+	} {
+		for _, over := range []string{"/ws?" + customer, "/socket.io/?EIO=4&transport=websocket&" + customer} {
+			w := limited(t, test.limits, func(s *settings) { s.TrustedProxies = trusted })
+			dial := func(from http.Header) (*websocket.Conn, *http.Response) {
+				conn, resp, _ := websocket.Dial(t.Context(), w.url+over, &websocket.DialOptions{HTTPHeader: from})
+				return conn, resp
+			}
+			first, _ := dial(from("10.0.0.1"))
+			if conn, resp := dial(test.second); conn != nil || resp.StatusCode != test.status || resp.Header.Get("Retry-After") == "" {
+				t.Errorf("%+v %s: the second gets %+v", test.limits, over, resp)
+			}
+			w.met(test.met, 1)
+			if test.other != nil {
+				other, resp := dial(test.other)
+				if other == nil {
+					t.Fatalf("%+v %s: another one gets %+v", test.limits, over, resp)
+				}
+				other.CloseNow()
+			}
+			first.CloseNow()
+			testkit.Eventually(t, "there to be room again", func() bool {
+				conn, _ := dial(test.second)
+				if conn != nil {
+					conn.CloseNow()
+				}
+				return conn != nil
+			})
+		}
+	}
+}
+
+func TestAPollingClientTooManyIsRefused(t *testing.T) {
+	w := limited(t, Limits{Sockets: 1})
+	w.joinPage("polling", customer)
+	if a := w.ask(http.MethodGet, "EIO=4&transport=polling", ""); a.status != http.StatusServiceUnavailable {
+		t.Errorf("got %v", a)
+	}
+	w.met(limitSockets, 1)
+}
+
+// proved takes what clients say of themselves for proved, until a time.
+type proved struct{ until time.Time }
+
+func (p proved) Identify(ctx context.Context, h *auth.Handshake) (auth.Identity, error) {
+	id, err := auth.None{}.Identify(ctx, h)
+	id.Proved, id.Expires = true, p.until
+	return id, err
+}
+
+func TestMoreSocketsOfOneIdentityThanAllowedAreRefused(t *testing.T) {
+	w := limited(t, Limits{PerIdentity: 1}, func(s *settings) { s.Auth = proved{} })
+	c := w.join(customer)
+	w.dial(customer).closedFor(hub.Limit, "identity")
+	if _, err := w.page("websocket", customer).connect(""); err == nil || !strings.Contains(err.Error(), codeLimited) {
+		t.Errorf("over Socket.IO: %v", err)
+	}
+	w.met(limitIdentity, 2)
+	w.join("role=customer&dealerId=d1&groupId=g2")
+	c.conn.Close(websocket.StatusNormalClosure, "")
+	testkit.Eventually(t, "there to be room again", func() bool {
+		c := w.dial(customer)
+		got, err := c.read()
+		return err == nil && strings.Contains(got, "ready")
+	})
+}
+
+func TestASessionFollowsNoMoreThanAllowed(t *testing.T) {
+	w := limited(t, Limits{Joins: 3})
+	joins := func(group string) string {
+		return `"client_join",{"type":"CLIENT_JOIN","dealerId":"d1","groupId":"` + group + `","user":"customer"}`
+	}
+	p := w.joinPage("websocket", newcomer)
+	for i, group := range []string{"g1", "g2", "g1"} { // with what is for the whole dealer, these are three
+		p.says(fmt.Sprintf("42%d[%s]", i, joins(group)))
+		if got := p.acked(i); got.Error != nil {
+			t.Fatalf("%s: %+v", group, got.Error)
+		}
+	}
+	p.says("423[" + joins("g3") + "]")
+	p.ackRefused(3, codeLimited, "follows")
+	w.met(limitJoins, 1)
+	if n := len(w.publisher.all()); n != 3 {
+		t.Errorf("%d joins were published", n)
+	}
+}
+
+// Where too many wait to be let in, the one goes that has waited longest.
+func TestWhoWaitsLongestGoesWhenTooManyWait(t *testing.T) {
+	w := limited(t, Limits{Waiting: 2})
+	first, second := w.page("websocket", customer), w.page("websocket", customer)
+	w.page("websocket", customer)
+	first.isClosed(hub.Limit)
+	w.met(limitWaiting, 1)
+	second.connects("") // and does not wait any more
+	w.page("websocket", customer)
+	w.met(limitWaiting, 1)
+
+	// A connection on which nothing is asked waits, too.
+	silent := w.dialTCP()
+	w.dialTCP()
+	w.dialTCP()
+	silent.hungUp()
+	w.join(customer)
+}
+
+func TestASessionEndsWithItsTokenAndIsToldBefore(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.processes[0].cfg.Auth = proved{time.Now().Add(time.Hour)}
+		w.processes[0].cfg.WarnIn = time.Minute
+		p := w.joinPage("websocket", customer)
+		began := time.Now()
+		p.hears(`42["expiring",{"seconds":60}]`)
+		if took := time.Since(began); took != 59*time.Minute {
+			t.Errorf("told after %s", took)
+		}
+		p.isClosed(hub.Unauthorized)
+		if took := time.Since(began); took != time.Hour {
+			t.Errorf("ended after %s", took)
+		}
+	}, func(s *settings) { s.PingEvery = 10 * time.Hour })
+}
+
+// A token that ends before the warning would come: it comes at once.
+func TestATokenThatEndsSoonIsToldOfAtOnce(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.processes[0].cfg.Auth = proved{time.Now().Add(1500 * time.Millisecond)}
+		w.processes[0].cfg.WarnIn = time.Minute
+		c := w.join(customer)
+		c.hears(`{"event":"expiring","data":{"seconds":2}}`)
+		c.closedFor(hub.Unauthorized, "expired")
+	})
+}
+
+func TestOnlyProxiesThatAreTrustedAreBelieved(t *testing.T) {
+	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
+	for _, test := range []struct {
+		peer    string
+		headers []string
+		want    string
+	}{
+		{"1.2.3.4", nil, "1.2.3.4"},
+		{"1.2.3.4", []string{"9.9.9.9"}, "1.2.3.4"},
+		{"10.0.0.1", nil, "10.0.0.1"},
+		{"10.0.0.1", []string{""}, "10.0.0.1"},
+		{"10.0.0.1", []string{"9.9.9.9"}, "9.9.9.9"},
+		{"10.0.0.1", []string{"8.8.8.8, 9.9.9.9"}, "9.9.9.9"},
+		{"10.0.0.1", []string{"8.8.8.8", "9.9.9.9"}, "9.9.9.9"},
+		{"10.0.0.1", []string{"9.9.9.9, 10.0.0.2"}, "9.9.9.9"},
+		{"10.0.0.1", []string{"8.8.8.8, 9.9.9.9", "10.0.0.3, 10.0.0.2"}, "9.9.9.9"},
+		{"10.0.0.1", []string{"10.0.0.3, 10.0.0.2"}, "10.0.0.3"},
+		{"10.0.0.1", []string{"9.9.9.9, unknown"}, "10.0.0.1"},
+		{"10.0.0.1", []string{"9.9.9.9, "}, "10.0.0.1"},
+		{"10.0.0.1", []string{"9.9.9.9:1234"}, "9.9.9.9"},
+		{"10.0.0.1", []string{"[2001:db8::7]:1234"}, "2001:db8::7"},
+		{"10.0.0.1", []string{"[2001:db8::7]"}, "2001:db8::7"},
+		{"10.0.0.1", []string{"::ffff:9.9.9.9"}, "9.9.9.9"},
+		{"fd00::1", []string{"9.9.9.9"}, "9.9.9.9"},
+		{"10.0.0.1", []string{"9.9.9.9\x00"}, "10.0.0.1"},
+	} {
+		got := lastUntrusted(netip.MustParseAddr(test.peer), test.headers, trusted)
+		if got != netip.MustParseAddr(test.want) {
+			t.Errorf("%s %q: %s, want %s", test.peer, test.headers, got, test.want)
+		}
+	}
+	for a, b := range map[string]string{"2001:db8::7": "2001:db8::8", "fe80::1%eth0": "fe80::2%eth1"} {
+		if networkOf(netip.MustParseAddr(a)) != networkOf(netip.MustParseAddr(b)) {
+			t.Errorf("%s and %s count as two", a, b)
+		}
+	}
+}
+
+// Whatever the header says, a peer that is not trusted stays who it is, and what comes
+// out is an address that stands there, or the peer.
+func FuzzForwardedFor(f *testing.F) {
+	f.Add("9.9.9.9, 10.0.0.2")
+	f.Add("[2001:db8::7]:1234,unknown")
+	f.Add("::ffff:9.9.9.9%eth0")
+	f.Fuzz(func(t *testing.T, header string) {
+		stranger, proxy := netip.MustParseAddr("1.2.3.4"), netip.MustParseAddr("10.0.0.1")
+		trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+		if got := lastUntrusted(stranger, []string{header}, trusted); got != stranger {
+			t.Errorf("%q makes a stranger %s", header, got)
+		}
+		got := lastUntrusted(proxy, []string{header}, trusted)
+		if !got.IsValid() || got.Zone() != "" || got.Is4In6() {
+			t.Errorf("%q makes %v", header, got)
+		}
+	})
+}
