@@ -207,6 +207,23 @@ func TestConfigurationMistakesAreNamed(t *testing.T) {
 		{"router", "TELLE_HOLD_BYTES=0", []string{"--check"}, 1, "--hold-bytes"},
 		{"router", "", []string{"--check", "--ping-interval=-1s"}, 1, "--ping-interval"},
 		{"router", "", []string{"--check", "--auth=maybe"}, 1, "--auth"},
+		{"router", "", []string{"--check", "--auth=none"}, 1, "--auth-none-public"},
+		{"router", "", []string{"--check", "--auth=none", "--listen=0.0.0.0:8080"}, 1, "--auth-none-public"},
+		{"bridge", "", []string{"--check", "--auth=none", "--listen=[::]:8080"}, 1, "--auth-none-public"},
+		{"router", "", []string{"--check", "--auth=none", "--listen=[::1]:8080"}, 0, "valid"},
+		{"router", "", []string{"--check", "--auth=none", "--auth-none-public"}, 0, "valid"},
+		{"telle", "", []string{"dev", "--check", "--host=0.0.0.0"}, 1, "--auth-none-public"},
+		{"router", "", []string{"--check", "--auth=jwt"}, 1, "--jwt-secret"},
+		{"router", "TELLE_JWT_SECRET=" + firstSecret[:20], []string{"--check", "--auth=jwt"}, 1, "--jwt-secret"},
+		{"router", "", []string{"--check", "--jwt-secret=" + firstSecret}, 1, "--auth jwt"},
+		{"router", "", []string{"--check", "--auth=jwt", "--jwt-secret=" + firstSecret, "--jwt-secret-file=" + level}, 1, "exclude"},
+		{"router", "", []string{"--check", "--auth=jwt", "--jwt-secret-file=/nowhere"}, 1, "--jwt-secret-file"},
+		{"router", "", []string{"--check", "--auth=jwt", "--jwt-old-secret=" + firstSecret}, 1, "needs --jwt-secret"},
+		{"router", "", []string{"--check", "--auth=jwt", "--jwks-file=" + level}, 1, "--jwks-file"},
+		{"router", "", []string{"--check", "--auth=jwt", "--jwks-url=keys.example"}, 1, "--jwks-url"},
+		{"router", "", []string{"--check", "--trusted-proxies=10.0.0.0/8,nobody"}, 1, "--trusted-proxies"},
+		{"router", "", []string{"--check", "--max-joins=-1"}, 1, "--max-joins"},
+		{"router", "", []string{"--check", "--max-frame-rate=NaN"}, 1, "--max-frame-rate"},
 		{"router", "", []string{"--check", "--stream-replicas=6"}, 1, "--stream-replicas"},
 		{"router", "", []string{"--check", "--stream-max-age=10s"}, 1, "--stream-max-age"},
 		{"router", "", []string{"--check", "--log-level-file=" + level}, 1, "--log-level"},
@@ -229,7 +246,7 @@ func TestConfigurationMistakesAreNamed(t *testing.T) {
 			if code != c.code || !strings.Contains(output, c.says) {
 				t.Errorf("exit code %d, want %d with %q: %s", code, c.code, c.says, output)
 			}
-			if strings.Contains(output, "secret") {
+			if strings.Contains(output, firstSecret) || strings.Contains(output, "secret@") {
 				t.Errorf("shows a secret: %s", output)
 			}
 		})
