@@ -34,6 +34,10 @@ faults: deps ## run the fault suite, three rounds
 soak: ## ten minutes under load, a million joins, and more: does anything grow?
 	go test -count=1 -timeout 60m -p 1 ./internal/process ./test/e2e -v -soak full -run 'Soak|JoinsAndLeaves'
 
+.PHONY: flood
+flood: deps ## 10 000 sockets, half of which send garbage for 30 s: is the other half harmed?
+	go test -count=1 -timeout 10m ./test/e2e -v -flood full -run Garbage
+
 .PHONY: lint
 lint: ## check format, vet, staticcheck, modernity, go.mod and shell scripts
 	@$(call silent,$(ls_files) '*.go' | xargs gofmt -l)

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"iter"
@@ -163,8 +164,12 @@ func batches(frames [][]byte) iter.Seq[[][]byte] {
 
 // finish closes the connection, with a close frame if the client is there.
 func (c *wsConn) finish(why hub.Reason, text string, log *slog.Logger) {
-	if why == hub.Gone {
+	switch why {
+	case hub.Gone:
 		_ = c.CloseNow()
+		return
+	case hub.BadFrame, hub.Limit:
+		c.turnAway(why, text)
 		return
 	}
 	if err := c.end(why, text); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -174,8 +179,34 @@ func (c *wsConn) finish(why hub.Reason, text string, log *slog.Logger) {
 
 // refuse closes the socket of a client that is not let in.
 func (c *wsConn) refuse(why hub.Reason, err error) {
-	_ = c.end(why, err.Error())
+	c.turnAway(why, err.Error())
 	c.shut()
+}
+
+// grace is what a client that is turned away has to read why.
+const grace = time.Second
+
+// turnAway tells a client that does not keep the rules why its socket is closed, and
+// closes it. Unlike end it does not read until the client has understood: that may go on
+// sending as fast as it can.
+func (c *wsConn) turnAway(why hub.Reason, text string) {
+	c.under.in.stop()
+	tooSlow := time.AfterFunc(c.endIn, func() { c.under.Close() }) // it may not even take what was written before
+	defer tooSlow.Stop()
+	if _, err := c.under.Write(farewell(why, text)); err == nil {
+		c.under.await(grace)
+	}
+	_ = c.CloseNow()
+}
+
+// farewell makes a close frame.
+func farewell(why hub.Reason, text string) []byte {
+	const finalClose = 0x80 | opClose
+	if text == "" {
+		text = why.String()
+	}
+	text = closeText(text)
+	return append(binary.BigEndian.AppendUint16([]byte{finalClose, byte(2 + len(text))}, uint16(why.Code())), text...)
 }
 
 // end tells the client why its socket is closed and closes it.

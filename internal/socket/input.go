@@ -26,7 +26,12 @@ type input struct {
 	most   int64       // how many bytes may come before a message begins, or ends; 0: any number
 
 	since atomic.Int64 // how many have
+
+	stopped atomic.Bool // nothing more is read
 }
+
+// stop lets nobody read any more.
+func (in *input) stop() { in.stopped.Store(true) }
 
 type readBuffer [4096]byte
 
@@ -103,6 +108,8 @@ func (in *input) Read(b []byte) (int, error) {
 	defer in.mu.Unlock()
 	in.fill()
 	switch {
+	case in.stopped.Load():
+		return 0, net.ErrClosed
 	case len(in.rest) > 0:
 		if len(b) <= smallest {
 			b = b[:1] // or the library's buffer would hold what await does not know of

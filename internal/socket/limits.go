@@ -239,6 +239,7 @@ func (s *Server) ConnState(conn net.Conn, state http.ConnState) {
 }
 
 func (d *door) connection(conn net.Conn, opened time.Time) {
+	d.connectionServed(conn) // of a request that was there before the one before was answered, nobody tells
 	waiter := d.wait(func() { _ = conn.Close() })
 	d.mu.Lock()
 	defer d.mu.Unlock()

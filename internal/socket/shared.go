@@ -3,6 +3,7 @@ package socket
 import (
 	"bufio"
 	"bytes"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -115,6 +116,17 @@ func (s *sharedConn) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	return s.Conn.Write(b)
+}
+
+// await waits until the client has closed the connection, but not for long. Of what it
+// still sends only a little is read.
+func (s *sharedConn) await(most time.Duration) {
+	const little = 64 << 10
+	until := time.Now().Add(most)
+	_ = s.SetReadDeadline(until)
+	if _, err := io.CopyN(io.Discard, s.Conn, little); err == nil {
+		<-time.After(time.Until(until)) // a connection that is closed with something unread breaks, and the client may not have read why
+	}
 }
 
 // takeHead returns what goes before the first frame, once. s.writing is held.
