@@ -78,12 +78,12 @@ func TestAThrottleForgets(t *testing.T) {
 		var one throttle
 		takes := func(want string) {
 			t.Helper()
-			got := ""
+			var got strings.Builder
 			for range want {
-				got += map[verdict]string{taken: "y", refused: "n", tooMuch: "x"}[one.take(l, 1)]
+				got.WriteString(map[verdict]string{taken: "y", refused: "n", tooMuch: "x"}[one.take(l, 1)])
 			}
-			if got != want {
-				t.Errorf("got %s, want %s", got, want)
+			if got.String() != want {
+				t.Errorf("got %s, want %s", got.String(), want)
 			}
 		}
 		takes("yynn")
