@@ -76,7 +76,6 @@ var (
 // openEngine returns an engine whose first packet says how to go on.
 func (s *Server) openEngine(opened *auth.Handshake, over transport, conn *wsConn, pass pass) *engine {
 	e := &engine{server: s, sid: s.newSID(), opened: opened, over: over, conn: conn, gone: make(chan struct{}), pass: pass}
-	waiter := s.door.wait(func() { e.end(hub.Limit, "too many clients wait to be let in") })
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	open := socketio.Handshake{
 		SID:          e.sid,
@@ -86,13 +85,20 @@ func (s *Server) openEngine(opened *auth.Handshake, over transport, conn *wsConn
 	}
 	if over == polling {
 		open.Upgrades = []string{string(webSocket)}
-	}
-	if conn != nil {
+	} else {
 		conn.flooded = e.flooded
 	}
+	e.begin(framed(open.Encode()))
+	e.wait()
+	return e
+}
+
+// begin gives the engine its clocks, and the client the first packet.
+func (e *engine) begin(open []byte) {
+	s := e.server
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if over == polling {
+	if e.over == polling {
 		e.poll.news = make(chan struct{}, 1)
 	}
 	e.beat.timer = time.AfterFunc(s.cfg.PingEvery, e.heartbeat)
@@ -100,10 +106,20 @@ func (s *Server) openEngine(opened *auth.Handshake, over transport, conn *wsConn
 		s.limits[limitHandshake].Add(1)
 		e.end(hub.BadFrame, "no CONNECT came in time")
 	})
-	e.waiter = waiter
 	s.engines.add(e)
-	e.put(framed(open.Encode()))
-	return e
+	e.put(open)
+}
+
+// wait has the engine wait before the door until its client connects.
+func (e *engine) wait() {
+	waiter := e.server.door.wait(func() { e.end(hub.Limit, "too many clients wait to be let in") })
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.why != 0 || e.session != nil { // meanwhile
+		e.server.door.served(waiter)
+		return
+	}
+	e.waiter = waiter
 }
 
 // send sends a frame that does not come from the hub.
