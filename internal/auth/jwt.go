@@ -172,7 +172,7 @@ func (id *Identity) narrow(h *Handshake) error {
 		}
 		id.AdminID = admin
 	}
-	if dealers := h.Names["dealerId"]; len(dealers) > 0 {
+	if dealers := h.Names["dealerId"]; len(dealers) > 0 && !(id.everyDealer() && slices.Equal(dealers, []string{everyDealers})) {
 		for _, dealer := range dealers {
 			if !id.everyDealer() && !slices.Contains(id.Dealers, dealer) {
 				return forbidden("dealerId is another dealer's")

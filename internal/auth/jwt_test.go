@@ -106,6 +106,7 @@ func TestATokenIsTakenForWhatItSays(t *testing.T) {
 		{"admin without a name takes one", jwt.MapClaims{"role": "admin", "groupId": nil}, []string{"adminId", "a1"},
 			Identity{Role: Admin, Dealers: []string{"d"}, AdminID: "a1"}},
 		{"service of all", jwt.MapClaims{"role": "service", "groupId": nil, "dealerId": "*"}, nil, Identity{Role: Service}},
+		{"service of all says so", jwt.MapClaims{"role": "service", "groupId": nil, "dealerId": "*"}, []string{"dealerId", "*"}, Identity{Role: Service}},
 		{"service of all takes one", jwt.MapClaims{"role": "service", "groupId": nil, "dealerId": []string{"*"}}, []string{"dealerId", "x", "groupId", "g"},
 			Identity{Role: Service, Dealers: []string{"x"}, First: []string{"g"}}},
 		{"audience in a list", jwt.MapClaims{"aud": []string{"mail", "chat"}}, nil,
