@@ -35,6 +35,7 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 	posted := source.NewHTTP(source.HTTPOptions{
 		MaxBody:   cfg.MaxBodyBytes,
 		MaxEvent:  cfg.Sockets.MaxMessageBytes,
+		MaxDepth:  cfg.Edge.MaxJSONDepth,
 		Timeout:   cfg.Sockets.PublishTimeout,
 		Authorize: authorize(cfg.authenticator()),
 	}, n.broker)

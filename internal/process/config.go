@@ -23,6 +23,7 @@ type Common struct {
 	Stream  StreamFlags  `embed:"" prefix:"stream-" group:"Streams (count when the stream is created; an existing one is never changed)"`
 	Sockets SocketFlags  `embed:"" group:"Sockets"`
 	Process ProcessFlags `embed:"" group:"Process"`
+	Edge    EdgeFlags    `embed:"" group:"Limits"`
 }
 
 // NATSFlags say how to reach NATS and what to hold while it is away.
@@ -132,6 +133,7 @@ func (c *BridgeConfig) redis(log *slog.Logger) source.RedisOptions {
 		Out:      c.RedisOut,
 		Name:     bridgeName(),
 		MaxEvent: c.Sockets.MaxMessageBytes,
+		MaxDepth: c.Edge.MaxJSONDepth,
 		Log:      log,
 	}
 }
@@ -144,6 +146,7 @@ func (c *BridgeConfig) streamsOfRedis(log *slog.Logger) source.StreamsOptions {
 		Group:    c.RedisGroup,
 		Name:     bridgeName(),
 		MaxEvent: c.Sockets.MaxMessageBytes,
+		MaxDepth: c.Edge.MaxJSONDepth,
 		Log:      log,
 	}
 }
@@ -156,7 +159,7 @@ func (c *BridgeConfig) out(log *slog.Logger) source.OutOptions {
 func bridgeName() string { return "telle-bridge-" + hostname() }
 
 func (c *Common) check() error {
-	errs := []error{broker.CheckURL(c.NATS.NATSURL)}
+	errs := []error{broker.CheckURL(c.NATS.NATSURL), c.Edge.check()}
 	positive := func(flag string, n int64) {
 		if n <= 0 {
 			errs = append(errs, fmt.Errorf("--%s must be more than 0", flag))

@@ -100,6 +100,7 @@ func (n *node) route() {
 		Log:          n.log,
 		Origins:      n.cfg.Sockets.AllowedOrigins,
 		MaxMessage:   n.cfg.Sockets.MaxMessageBytes,
+		MaxDepth:     n.cfg.Edge.MaxJSONDepth,
 		HandshakeIn:  n.cfg.Sockets.HandshakeTimeout,
 		PublishIn:    n.cfg.Sockets.PublishTimeout,
 		WriteIn:      n.cfg.Sockets.WriteTimeout,
