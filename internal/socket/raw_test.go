@@ -32,9 +32,9 @@ type rawClient struct {
 // dialRaw connects a client that does nothing by itself.
 func (w *world) dialRaw(query string) *rawClient { w.Helper(); return w.dialRawTo("/ws?" + query) }
 
-func (w *world) dialRawTo(target string) *rawClient {
+func (w *world) dialRawTo(target string, early ...string) *rawClient {
 	w.Helper()
-	c := w.requestRawOf(target)
+	c := w.requestRawOf(target, early...)
 	res, err := http.ReadResponse(c.in, nil)
 	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
 		w.Fatalf("got %v, %v", res, err)
@@ -48,16 +48,17 @@ func (w *world) requestRaw(query string) *rawClient {
 	return w.requestRawOf("/ws?" + query)
 }
 
-func (w *world) requestRawOf(target string) *rawClient {
+// requestRawOf may say more with the request.
+func (w *world) requestRawOf(target string, early ...string) *rawClient {
 	w.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	conn, err := w.dialProcess(0)
 	if err != nil {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(long))
 	_, err = io.WriteString(conn, "GET "+target+" HTTP/1.1\r\nHost: telle\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"+strings.Join(early, ""))
 	if err != nil {
 		w.Fatal(err)
 	}
