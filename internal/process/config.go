@@ -24,6 +24,7 @@ type Common struct {
 	Sockets SocketFlags  `embed:"" group:"Sockets"`
 	Process ProcessFlags `embed:"" group:"Process"`
 	Edge    EdgeFlags    `embed:"" group:"Limits"`
+	TLS     TLSFlags     `embed:"" group:"TLS"`
 }
 
 // NATSFlags say how to reach NATS and what to hold while it is away.
@@ -159,7 +160,7 @@ func (c *BridgeConfig) out(log *slog.Logger) source.OutOptions {
 func bridgeName() string { return "telle-bridge-" + hostname() }
 
 func (c *Common) check() error {
-	errs := []error{broker.CheckURL(c.NATS.NATSURL), c.Edge.check()}
+	errs := []error{broker.CheckURL(c.NATS.NATSURL), c.Edge.check(), c.TLS.check()}
 	positive := func(flag string, n int64) {
 		if n <= 0 {
 			errs = append(errs, fmt.Errorf("--%s must be more than 0", flag))

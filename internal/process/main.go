@@ -107,7 +107,8 @@ func (m Main) Run(cfg any, what string, defaults map[string]string, choose func(
 		fmt.Fprintln(m.Stdout, "the configuration is valid")
 		return exitClean
 	}
-	life, done := watchSignals(log, func() error { return flags.setLevel(level) })
+	life, done := watchSignals(log)
+	life.Reloads.Add(func() error { return flags.setLevel(level) })
 	defer done()
 	return m.exit(run(life, log))
 }
@@ -212,13 +213,15 @@ func (f *LogFlags) setLevel(level *slog.LevelVar) error {
 
 // A Life says when a process is to end.
 type Life struct {
-	Drain context.Context // stop taking work, finish, close
-	Stop  context.Context // now
+	Drain   context.Context // stop taking work, finish, close
+	Stop    context.Context // now
+	Reloads *Reloads        // what is done on SIGHUP; nil: nothing
 }
 
 // watchSignals returns a life that SIGTERM, SIGINT or SIGUSR2 drains and a second
-// of them stops. SIGHUP calls reload.
-func watchSignals(log *slog.Logger, reload func() error) (Life, func()) {
+// of them stops. SIGHUP has its reloads done.
+func watchSignals(log *slog.Logger) (Life, func()) {
+	reloads := new(Reloads)
 	drain, startDrain := context.WithCancel(context.Background())
 	stop, stopNow := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 4)
@@ -229,7 +232,7 @@ func watchSignals(log *slog.Logger, reload func() error) (Life, func()) {
 		for s := range signals {
 			switch {
 			case s == syscall.SIGHUP:
-				if err := reload(); err != nil {
+				if err := reloads.run(); err != nil {
 					log.Error("reload", "error", err)
 				}
 			case drain.Err() == nil:
@@ -241,7 +244,7 @@ func watchSignals(log *slog.Logger, reload func() error) (Life, func()) {
 			}
 		}
 	}()
-	return Life{Drain: drain, Stop: stop}, func() {
+	return Life{Drain: drain, Stop: stop, Reloads: reloads}, func() {
 		signal.Stop(signals)
 		close(signals)
 		<-ended

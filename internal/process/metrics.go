@@ -82,6 +82,7 @@ func (n *node) measureSockets() {
 	n.metrics.Counter("telle_malformed_requests_total", "Requests over Socket.IO that were answered 400 or 403: of a vanished session, of a client of another version, or against the protocol.", func() uint64 { return stats().Malformed })
 	n.metrics.Counter("telle_clients_refused_total", out, func() uint64 { return stats().NotReady }, "reason", "not_ready")
 	n.metrics.Counter("telle_clients_refused_total", out, func() uint64 { return stats().Unauthorized }, "reason", "unauthorized")
+	n.metrics.Counter("telle_clients_refused_total", out, n.headers.refused.Load, "reason", "header_too_large")
 }
 
 func oneIf(b bool) float64 {

@@ -34,6 +34,9 @@ type node struct {
 	hub     *hub.Hub
 	sockets *socket.Server
 	public  *http.ServeMux
+	headers *headerLimit // before public
+
+	publicCert, internalCert *certificate // nil: without TLS
 
 	delivering []hub.StoredEvent // scratch, owned by deliver
 }
@@ -45,6 +48,10 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		health:  ops.NewHealth(),
 		metrics: ops.NewMetrics(),
 		public:  http.NewServeMux(),
+	}
+	n.headers = &headerLimit{most: cfg.Edge.MaxHeaderBytes, next: n.public}
+	if err := n.loadCertificates(); err != nil {
+		return nil, err
 	}
 	var err error
 	n.broker, err = broker.New(broker.Config{
@@ -79,6 +86,14 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 	n.route()
 	n.measure(version)
 	return n, nil
+}
+
+func (n *node) loadCertificates() (err error) {
+	if n.publicCert, err = newCertificate(n.cfg.TLS.public(), n.log); err != nil {
+		return err
+	}
+	n.internalCert, err = newCertificate(n.cfg.TLS.internal(), n.log)
+	return err
 }
 
 func hostname() string {
@@ -222,16 +237,20 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	defer n.broker.Close()
 	parts := newParts()
 
+	life.Reloads.Add(n.publicCert.reload)
+	life.Reloads.Add(n.internalCert.reload)
+
 	internal := n.httpServer(ops.InternalHandler(n.health, n.metrics))
-	parts.start(func() error { return serving("--internal", internal.Serve(l.Internal)) })
+	parts.start(func() error { return serving("--internal", n.internalCert.serveOn(l.Internal, internal)) })
 
 	brokerCtx, stopBroker := context.WithCancel(context.Background())
 	parts.start(func() error { return n.broker.Run(brokerCtx) })
 	parts.start(func() error { n.hub.Run(brokerCtx); return nil })
 	parts.start(func() error { return n.broker.ServeCarried(brokerCtx, n.sockets.Name(), n.sockets.Carried) })
 
-	public := n.httpServer(n.public)
-	parts.start(func() error { return serving("--listen", public.Serve(l.Public)) })
+	public := n.httpServer(n.headers)
+	public.MaxHeaderBytes = headerSlack * n.headers.most
+	parts.start(func() error { return serving("--listen", n.publicCert.serveOn(l.Public, public)) })
 
 	sourceCtx, stopSources := context.WithCancel(context.Background())
 	sourcesEnded := make(chan struct{})
@@ -370,7 +389,7 @@ func (n *node) watchLost(ctx context.Context) error {
 func (n *node) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: n.cfg.Sockets.HandshakeTimeout,
+		ReadHeaderTimeout: n.cfg.Sockets.HandshakeTimeout, // and TLS has as long
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),

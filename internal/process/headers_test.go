@@ -1,0 +1,101 @@
+package process
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/telle-ai/event-router/internal/testkit"
+)
+
+// requestOf makes a request whose first line and header are so many bytes long.
+func requestOf(path string, n int) string {
+	const more = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+	head := "GET " + path + " HTTP/1.1\r\nHost: telle\r\n" + more + "X-Long: "
+	return head + strings.Repeat("x", n-len(head)-len("\r\n\r\n")) + "\r\n\r\n"
+}
+
+func TestARequestWithALongHeaderIsRefusedAndCounted(t *testing.T) {
+	const most = 2000
+	cfg := routerDefaults(t)
+	cfg.NATS.NATSURL = startNATS(t).ClientURL()
+	cfg.Edge.MaxHeaderBytes = most
+	_, l := runRouter(t, cfg, slog.New(slog.DiscardHandler))
+	refused := 0
+	for _, path := range []string{"/ws?" + customer, "/socket.io/?EIO=4&transport=websocket", "/healthz", "/nothing"} {
+		for n, want := range map[int]bool{
+			most:                            false,
+			most + 1:                        true,
+			headerSlack * most:              true,
+			headerSlack*most + 4096 + 1<<10: true, // longer than net/http reads
+		} {
+			res, body := answerOf(t, l.Public.Addr().String(), requestOf(path, n))
+			if got := res.StatusCode == http.StatusRequestHeaderFieldsTooLarge; got != want {
+				t.Errorf("%s with %d bytes: %s", path, n, res.Status)
+			}
+			if n > most && n <= headerSlack*most {
+				refused++
+				if want := `{"error":{"code":"header_too_large","message":"the request's header is longer than 2000 bytes"}}`; strings.TrimSpace(body) != want {
+					t.Errorf("%s with %d bytes: %s", path, n, body)
+				}
+			}
+		}
+	}
+	_, metrics := testkit.Get(t, "http://"+l.Internal.Addr().String()+"/metrics")
+	if want := fmt.Sprintf("telle_clients_refused_total{reason=\"header_too_large\"} %d\n", refused); !strings.Contains(metrics, want) {
+		t.Errorf("no %s in\n%s", want, metrics)
+	}
+}
+
+// answerOf returns the answer to a request, as far as one comes at once.
+func answerOf(t *testing.T, address, request string) (*http.Response, string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(long))
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return res, "" // the rest is WebSocket
+	}
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(body)
+}
+
+func TestLimitsOfTheEdgeAreChecked(t *testing.T) {
+	for _, test := range []struct {
+		edge  EdgeFlags
+		names string
+	}{
+		{EdgeFlags{MaxJSONDepth: 0, MaxHeaderBytes: 1024}, "--max-json-depth must be 1 to 10000"},
+		{EdgeFlags{MaxJSONDepth: 10_001, MaxHeaderBytes: 1024}, "--max-json-depth"},
+		{EdgeFlags{MaxJSONDepth: 1, MaxHeaderBytes: 1023}, "--max-header-bytes must be 1024 to 1048576"},
+		{EdgeFlags{MaxJSONDepth: 10_000, MaxHeaderBytes: 1<<20 + 1}, "--max-header-bytes"},
+		{EdgeFlags{MaxJSONDepth: 10_000, MaxHeaderBytes: 1 << 20}, ""},
+		{EdgeFlags{MaxJSONDepth: 1, MaxHeaderBytes: 1 << 10}, ""},
+	} {
+		cfg := routerDefaults(t)
+		cfg.Edge = test.edge
+		if err := cfg.Validate(); (err == nil) != (test.names == "") || err != nil && !strings.Contains(err.Error(), test.names) {
+			t.Errorf("%+v: %v, want %q", test.edge, err, test.names)
+		}
+	}
+}
