@@ -80,6 +80,35 @@ func answerOf(t *testing.T, address, request string) (*http.Response, string) {
 	return res, string(body)
 }
 
+// FuzzHeaderBytes holds that no header counts for more than it was on the wire: else
+// requests were refused that are short enough.
+func FuzzHeaderBytes(f *testing.F) {
+	for _, request := range []string{
+		requestOf("/ws?x", 400), "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST /v1/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n0\r\n\r\n",
+		"GET http://b/c HTTP/1.1\r\nHost: a\r\nA:  b \r\n\r\n", "GET / HTTP/1.0\n\n", "GET / HTTP/1.1\nHost:a\nA:b\nA:\n\n", "CONNECT a:1 HTTP/1.1\r\n\r\n",
+	} {
+		f.Add(request)
+	}
+	f.Fuzz(func(t *testing.T, request string) {
+		in := bufio.NewReader(strings.NewReader(request))
+		r, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		lines := 2 + strings.Count(request, "\n") // what a bare line feed saves, and Host where there is none
+		if got := headerBytes(r); got > len(request)+2*lines+len(r.Host)+len("Host: \r\n") {
+			t.Errorf("%q counts for %d of %d bytes", request, got, len(request))
+		}
+		for name, values := range r.Header {
+			for _, v := range values {
+				if headerBytes(r) < len(name)+len(v) {
+					t.Errorf("%q: %s is not counted", request, name)
+				}
+			}
+		}
+	})
+}
+
 func TestLimitsOfTheEdgeAreChecked(t *testing.T) {
 	for _, test := range []struct {
 		edge  EdgeFlags
