@@ -49,6 +49,10 @@ lint: ## check format, vet, staticcheck, modernity, go.mod and shell scripts
 		case $$(head -n 1 "$$f") in *bash) bash -n "$$f" ;; *) sh -n "$$f" ;; esac || exit 1; \
 	done
 
+.PHONY: vuln
+vuln: ## look for known vulnerabilities that our code reaches
+	@scripts/vuln.sh
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME
 	@$(ls_files) '*_test.go' | xargs grep -EoH '^func Fuzz[A-Za-z0-9_]+' | while IFS=: read -r file func; do \

@@ -36,6 +36,7 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 	posted := source.NewHTTP(source.HTTPOptions{
 		MaxBody:   cfg.MaxBodyBytes,
 		MaxEvent:  cfg.Sockets.MaxMessageBytes,
+		MaxDepth:  cfg.Limits.MaxJSONDepth,
 		Timeout:   cfg.Sockets.PublishTimeout,
 		Authorize: authorize(n.auth),
 	}, n.broker)

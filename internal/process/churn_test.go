@@ -1,7 +1,6 @@
 package process
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -49,36 +48,10 @@ type churn struct {
 // startChurn starts a router that ends with the test.
 func startChurn(t *testing.T) *churn {
 	t.Helper()
-	ns, err := natsd.Start(t.Context(), natsd.Options{Port: natsd.RandomPort, MonitorPort: natsd.RandomPort, StoreDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(ns.Stop)
-	var cfg RouterConfig
-	if err := ApplyDefaults(&cfg); err != nil {
-		t.Fatal(err)
-	}
-	cfg.NATS.NATSURL, cfg.Tokens.Auth, cfg.Process.DrainTime = ns.ClientURL(), "none", 0
-	r, err := NewRouter(cfg, "test", slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := Listen("127.0.0.1:0", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	drain, end := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(Life{Drain: drain, Stop: context.Background()}, l) }()
-	t.Cleanup(func() {
-		end()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	if err := r.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	ns := startNATS(t)
+	cfg := routerDefaults(t)
+	cfg.NATS.NATSURL = ns.ClientURL()
+	r, _ := runRouter(t, cfg, slog.New(slog.DiscardHandler))
 	return &churn{t: t, nats: ns, node: r.node}
 }
 

@@ -23,6 +23,7 @@ type Common struct {
 	Sockets SocketFlags  `embed:"" group:"Sockets"`
 	Limits  LimitFlags   `embed:"" group:"Limits"`
 	Process ProcessFlags `embed:"" group:"Process"`
+	TLS     TLSFlags     `embed:"" group:"TLS"`
 }
 
 // NATSFlags say how to reach NATS and what to hold while it is away.
@@ -131,6 +132,7 @@ func (c *BridgeConfig) redis(log *slog.Logger) source.RedisOptions {
 		Out:      c.RedisOut,
 		Name:     bridgeName(),
 		MaxEvent: c.Sockets.MaxMessageBytes,
+		MaxDepth: c.Limits.MaxJSONDepth,
 		Log:      log,
 	}
 }
@@ -143,6 +145,7 @@ func (c *BridgeConfig) streamsOfRedis(log *slog.Logger) source.StreamsOptions {
 		Group:    c.RedisGroup,
 		Name:     bridgeName(),
 		MaxEvent: c.Sockets.MaxMessageBytes,
+		MaxDepth: c.Limits.MaxJSONDepth,
 		Log:      log,
 	}
 }
@@ -155,7 +158,7 @@ func (c *BridgeConfig) out(log *slog.Logger) source.OutOptions {
 func bridgeName() string { return "telle-bridge-" + hostname() }
 
 func (c *Common) check() error {
-	errs := []error{broker.CheckURL(c.NATS.NATSURL), c.Limits.check()}
+	errs := []error{broker.CheckURL(c.NATS.NATSURL), c.Limits.check(), c.TLS.check()}
 	positive := func(flag string, n int64) {
 		if n <= 0 {
 			errs = append(errs, fmt.Errorf("--%s must be more than 0", flag))

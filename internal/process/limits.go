@@ -6,22 +6,28 @@ import (
 	"net/netip"
 
 	"github.com/telle-ai/event-router/internal/socket"
+	"github.com/telle-ai/event-router/pkg/events"
 )
 
 // LimitFlags bound what clients may take of one process.
 type LimitFlags struct {
-	MaxSockets            int      `default:"100000" help:"Sockets in all. 0: no limit, as for all of these."`
+	MaxSockets            int      `default:"100000" help:"Sockets in all. 0: no limit, as for the others up to --max-joins."`
 	MaxSocketsPerAddress  int      `default:"20000" help:"Sockets of one address, or of one /64 of IPv6. Behind a load balancer it needs --trusted-proxies: set it low then."`
 	MaxSocketsPerIdentity int      `default:"1000" help:"Sockets of one identity: of the same sub in a token, or else of the same claims."`
 	MaxWaiting            int      `default:"10000" help:"Connections and clients that have not said yet who they are. Past it, the one goes that has waited longest."`
 	MaxFrameRate          float64  `default:"20" help:"Frames of one socket per second; of a service 100 times as many. Past it they are refused, and who goes on is closed."`
 	MaxFrameBurst         int      `default:"100" help:"How many may come at once; of a service 100 times as many."`
 	MaxJoins              int      `default:"500" help:"Conversations that one session follows; of a service 100 times as many."`
+	MaxJSONDepth          int      `name:"max-json-depth" default:"64" help:"How deeply a message of a client, of HTTP or of Redis may be nested: 1 to 10000."`
+	MaxHeaderBytes        int      `default:"16384" help:"The longest header of a request on the public address, with its first line, in bytes: 1024 to 1048576."`
 	TrustedProxies        []string `placeholder:"ADDRESS,…" help:"Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas."`
 }
 
 func (f *LimitFlags) check() error {
-	var errs []error
+	errs := []error{
+		between("--max-json-depth", f.MaxJSONDepth, 1, events.MostDepth),
+		between("--max-header-bytes", f.MaxHeaderBytes, 1<<10, 1<<20),
+	}
 	for _, limit := range []struct {
 		flag string
 		n    float64
@@ -40,6 +46,13 @@ func (f *LimitFlags) check() error {
 	}
 	_, err := f.proxies()
 	return errors.Join(append(errs, err)...)
+}
+
+func between(flag string, n, least, most int) error {
+	if n < least || n > most {
+		return fmt.Errorf("%s must be %d to %d", flag, least, most)
+	}
+	return nil
 }
 
 func (f *LimitFlags) limits() socket.Limits {

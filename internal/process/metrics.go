@@ -86,6 +86,7 @@ func (n *node) measureSockets() {
 	n.metrics.Counter("telle_clients_refused_total", out, func() uint64 { return stats().Foreign }, "reason", "origin")
 	n.metrics.CounterByLabel("telle_limits_met_total", "Times that a client has met a limit: a socket or a frame too many, or too long.", "limit", func() map[string]uint64 { return stats().Limits })
 	n.metrics.Counter("telle_jwks_failures_total", "Times that the keys of tokens could not be read.", n.jwksFailures.Load)
+	n.metrics.Counter("telle_clients_refused_total", out, n.headers.refused.Load, "reason", "header_too_large")
 }
 
 func oneIf(b bool) float64 {

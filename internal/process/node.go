@@ -40,6 +40,9 @@ type node struct {
 	jwt     *auth.JWT // nil: no tokens are believed
 
 	jwksFailures atomic.Uint64
+	headers      *headerLimit // before public
+
+	publicCert, internalCert *certificate // nil: without TLS
 
 	delivering []hub.StoredEvent // scratch, owned by deliver
 }
@@ -51,6 +54,10 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		health:  ops.NewHealth(),
 		metrics: ops.NewMetrics(),
 		public:  http.NewServeMux(),
+	}
+	n.headers = &headerLimit{most: cfg.Limits.MaxHeaderBytes, next: n.public}
+	if err := n.loadCertificates(); err != nil {
+		return nil, err
 	}
 	var err error
 	n.broker, err = broker.New(broker.Config{
@@ -90,6 +97,14 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 	return n, nil
 }
 
+func (n *node) loadCertificates() (err error) {
+	if n.publicCert, err = newCertificate(n.cfg.TLS.public(), n.log); err != nil {
+		return err
+	}
+	n.internalCert, err = newCertificate(n.cfg.TLS.internal(), n.log)
+	return err
+}
+
 func hostname() string {
 	name, err := os.Hostname()
 	if err != nil {
@@ -118,6 +133,7 @@ func (n *node) route(services bool) error {
 		Limits:       n.cfg.Limits.limits(),
 		Origins:      n.cfg.Sockets.AllowedOrigins,
 		MaxMessage:   n.cfg.Sockets.MaxMessageBytes,
+		MaxDepth:     n.cfg.Limits.MaxJSONDepth,
 		HandshakeIn:  n.cfg.Sockets.HandshakeTimeout,
 		PublishIn:    n.cfg.Sockets.PublishTimeout,
 		WriteIn:      n.cfg.Sockets.WriteTimeout,
@@ -244,8 +260,11 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	parts := newParts()
 	life.Reloads.Add(n.reloadSecrets)
 
+	life.Reloads.Add(n.publicCert.reload)
+	life.Reloads.Add(n.internalCert.reload)
+
 	internal := n.httpServer(ops.InternalHandler(n.health, n.metrics))
-	parts.start(func() error { return serving("--internal", internal.Serve(l.Internal)) })
+	parts.start(func() error { return serving("--internal", n.internalCert.serveOn(l.Internal, internal)) })
 
 	brokerCtx, stopBroker := context.WithCancel(context.Background())
 	parts.start(func() error { return n.broker.Run(brokerCtx) })
@@ -255,9 +274,10 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	if n.jwt != nil {
 		parts.start(func() error { n.jwt.Run(brokerCtx); return nil })
 	}
-	public := n.httpServer(n.public)
+	public := n.httpServer(n.headers)
 	public.ConnState = n.sockets.ConnState
-	parts.start(func() error { return serving("--listen", public.Serve(l.Public)) })
+	public.MaxHeaderBytes = headerSlack * n.headers.most
+	parts.start(func() error { return serving("--listen", n.publicCert.serveOn(l.Public, public)) })
 
 	sourceCtx, stopSources := context.WithCancel(context.Background())
 	sourcesEnded := make(chan struct{})
@@ -396,7 +416,7 @@ func (n *node) watchLost(ctx context.Context) error {
 func (n *node) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: n.cfg.Sockets.HandshakeTimeout,
+		ReadHeaderTimeout: n.cfg.Sockets.HandshakeTimeout, // and TLS has as long
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),

@@ -548,6 +548,7 @@ func TestAPollThatIsCarriedEndsWhenItsProcessDrains(t *testing.T) {
 func TestATunnelIsClosedWhenItsProcessDrains(t *testing.T) {
 	bubble(t, func(w *world) {
 		p, stays := w.come(way{"upgraded", 0, 1}, customer), w.come(way{"polling", 0, 0}, customer)
+		synctest.Wait() // the change is over on the server's side, too
 		go w.processes[1].Drain(context.Background(), 0)
 		p.isClosed(hub.Drained)
 		stays.heardNothing()

@@ -26,6 +26,7 @@ const (
 var (
 	unreachable = &failure{codeUnavailable, "the stream cannot be reached: try again"}
 	tooLong     = &failure{codeTooLarge, "the frame is longer than this server takes"}
+	tooDeep     = &failure{codeInvalid, "the frame is nested more deeply than can be read"}
 	notStored   = &failure{codeUnavailable, "the event was not stored in time, though it may still be: send it again"}
 )
 
@@ -151,6 +152,10 @@ func readyFrame(session string, position uint64) []byte {
 func resumedFrame(session string, r hub.Recovery) []byte {
 	return reply{Event: "ready", Data: &ready{Session: session, Recovered: &r.Recovered, Oldest: r.Oldest, Seq: r.Seq}}.encode()
 }
+
+// isTooDeep reports whether it may be for its depth that encoding/json does not read a
+// text: all that it is asked for it reads without going down, but it counts.
+func isTooDeep(text []byte) bool { return events.Depth(text) > events.MostDepth }
 
 // noticesWebSocket returns what the plain protocol tells sockets beside events.
 func noticesWebSocket() hub.Notices {

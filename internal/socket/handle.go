@@ -70,7 +70,8 @@ func (c *session) parseEvent(r request) (events.Event, *failure) {
 }
 
 func (c *session) check(r request) (events.Event, *failure) {
-	e, err := events.ParseFrame(c.identity.Audience(), r.event, r.data)
+	limits := events.Limits{MaxDepth: c.server.cfg.MaxDepth}
+	e, err := limits.ParseFrame(c.identity.Audience(), r.event, r.data)
 	if err == nil {
 		err = c.identity.MaySend(&e)
 	}

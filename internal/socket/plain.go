@@ -136,7 +136,11 @@ func (c *plain) take(frame []byte) error {
 	c.handling.Store(true)
 	defer c.handling.Store(false)
 	f, err := parseFrame(frame)
-	if err != nil {
+	switch {
+	case err != nil && isTooDeep(frame):
+		c.hub.Send(reply{Event: "error", Error: tooDeep}.encode())
+		return nil
+	case err != nil:
 		return err
 	}
 	r := request{f.Event, f.Data, f.reply}

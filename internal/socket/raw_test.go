@@ -32,9 +32,9 @@ type rawClient struct {
 // dialRaw connects a client that does nothing by itself.
 func (w *world) dialRaw(query string) *rawClient { w.Helper(); return w.dialRawTo("/ws?" + query) }
 
-func (w *world) dialRawTo(target string) *rawClient {
+func (w *world) dialRawTo(target string, early ...string) *rawClient {
 	w.Helper()
-	c := w.requestRawOf(target)
+	c := w.requestRawOf(target, early...)
 	res, err := http.ReadResponse(c.in, nil)
 	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
 		w.Fatalf("got %v, %v", res, err)
@@ -48,11 +48,12 @@ func (w *world) requestRaw(query string) *rawClient {
 	return w.requestRawOf("/ws?" + query)
 }
 
-func (w *world) requestRawOf(target string) *rawClient {
+// requestRawOf may say more with the request.
+func (w *world) requestRawOf(target string, early ...string) *rawClient {
 	w.Helper()
 	c := w.dialTCP()
 	err := c.write("GET " + target + " HTTP/1.1\r\nHost: telle\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n" + strings.Join(early, ""))
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -62,7 +63,7 @@ func (w *world) requestRawOf(target string) *rawClient {
 // dialTCP connects a client that has not asked for anything yet.
 func (w *world) dialTCP() *rawClient {
 	w.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	conn, err := w.dialProcess(0)
 	if err != nil {
 		w.Fatal(err)
 	}

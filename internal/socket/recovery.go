@@ -163,7 +163,7 @@ func (c *session) recallKept(ctx context.Context, first []subjects.Conversation)
 		return first, false, nil // of another version, perhaps
 	}
 	for _, to := range follows {
-		if c.identity.MayFollow(to) != nil {
+		if to.Check() != nil || c.identity.MayFollow(to) != nil {
 			return first, false, nil
 		}
 	}

@@ -54,6 +54,7 @@ type Config struct {
 
 	Origins      []string      // allowed Origin headers, as patterns; "*": any
 	MaxMessage   int           // bytes of one frame of a client; 16 times as long, and the session ends
+	MaxDepth     int           // how deeply a client's event may be nested; 0: [events.UsualDepth]
 	HandshakeIn  time.Duration // a session is live by then, or its socket is closed
 	WarnIn       time.Duration // so long before its token ends, a client is told
 	PublishIn    time.Duration // an event is stored by then, or refused as unavailable

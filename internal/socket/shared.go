@@ -3,6 +3,7 @@ package socket
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -73,6 +74,7 @@ type sharedConn struct {
 	head    []byte      // goes before the first frame; guarded by writing
 	closed  bool        // a close frame is written, which is the last; guarded by writing
 	busy    atomic.Bool // frames are being written
+	failed  atomic.Bool // a write has: nothing can follow
 	flushes sync.WaitGroup
 
 	mu       sync.Mutex
@@ -109,13 +111,31 @@ func (s *sharedConn) Write(b []byte) (int, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.closed = true
-	if head := s.takeHead(); head != nil {
-		if _, err := s.Conn.Write(append(head, b...)); err != nil {
-			return 0, err
-		}
-		return len(b), nil
+	if err := s.put(net.Buffers{append(s.takeHead(), b...)}); err != nil {
+		return 0, err
 	}
-	return s.Conn.Write(b)
+	return len(b), nil
+}
+
+// put writes frames. s.writing is held.
+func (s *sharedConn) put(frames net.Buffers) error {
+	if s.raw == nil && len(frames) > 1 { // over TLS each would be a record and a system call
+		frames = net.Buffers{slices.Concat(frames...)}
+	}
+	_, err := frames.WriteTo(s.Conn)
+	if err != nil {
+		s.failed.Store(true)
+	}
+	return err
+}
+
+// Close implements [net.Conn]. TLS would say goodbye, and wait 5 s for a client that takes
+// nothing.
+func (s *sharedConn) Close() error {
+	if c, ok := s.Conn.(*tls.Conn); ok && s.failed.Load() {
+		return c.NetConn().Close()
+	}
+	return s.Conn.Close()
 }
 
 // await waits until the client has closed the connection, but not for long. Of what it
@@ -158,8 +178,8 @@ func (s *sharedConn) flush() {
 	defer s.SetWriteDeadline(time.Time{}) // close frames have their own
 	for b := s.takeControl(); b != nil && !s.closed; b = s.takeControl() {
 		_ = s.SetWriteDeadline(time.Now().Add(s.writeIn))
-		if _, err := s.Conn.Write(append(s.takeHead(), b...)); err != nil {
-			s.Conn.Close() // after part of a frame nothing can follow
+		if s.put(net.Buffers{append(s.takeHead(), b...)}) != nil {
+			s.Close() // after part of a frame nothing can follow
 		}
 	}
 }
@@ -199,6 +219,5 @@ func (s *sharedConn) writeLocked(frames net.Buffers) error {
 	if head := s.takeHead(); head != nil {
 		frames = append(net.Buffers{head}, frames...)
 	}
-	_, err := frames.WriteTo(s.Conn)
-	return err
+	return s.put(frames)
 }

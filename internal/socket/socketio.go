@@ -48,12 +48,14 @@ func (e *engine) message(text []byte) error {
 	if e.attachments > 0 {
 		return errors.New("a text came where the attachment of a binary event was to come")
 	}
-	p, err := socketio.ParseSocketPacket(text)
-	if err != nil {
-		return err
-	}
 	session := e.connected()
+	p, err := socketio.ParseSocketPacket(text)
 	switch {
+	case err != nil && session != nil && isTooDeep(text):
+		session.answer(replyTo(socketio.Beginning(text))(nil, tooDeep))
+		return nil
+	case err != nil:
+		return err
 	case p.Namespace != "/":
 		return e.otherNamespace(&p)
 	case p.Type == socketio.TypeConnect && session == nil:

@@ -56,6 +56,7 @@ type settings struct {
 	sendsLittle bool // TCP takes in little for a client that does not read
 	processes   int
 	pipes       bool // instead of TCP: for a bubble
+	tls         bool // over TCP
 }
 
 // A process is a server as its clients see it.
@@ -82,6 +83,7 @@ func usual() settings {
 		queueBytes: 1 << 20,
 		slowIn:     long,
 		processes:  1,
+		tls:        overTLS,
 	}
 }
 
@@ -116,6 +118,7 @@ func start(t testing.TB, change ...func(*settings)) *world {
 	for range s.processes {
 		w.serve(s)
 	}
+	w.trustProcesses(transport)
 	w.url = w.processes[0].url
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -154,7 +157,11 @@ func (w *world) serve(s settings) {
 	if s.sendsLittle {
 		p.http.Listener = littleListener{p.http.Listener}
 	}
-	p.http.Start()
+	if s.tls {
+		p.http.StartTLS()
+	} else {
+		p.http.Start()
+	}
 	p.url = p.http.URL
 	w.carrier.add(p.Server)
 	w.processes = append(w.processes, p)

@@ -97,8 +97,14 @@ func (a *address) learn(ctx context.Context, node string) {
 	if err != nil {
 		return
 	}
+	a.knowAll(nodes)
+}
+
+// knowAll remembers the nodes that a Cluster lists, each in a line:
+// id host:port@port,name flags …
+func (a *address) knowAll(nodes string) {
 	a.known = nil
-	for line := range strings.Lines(nodes) { // id host:port@port,name flags …
+	for line := range strings.Lines(nodes) {
 		if fields := strings.Fields(line); len(fields) > 1 {
 			addr, _, _ := strings.Cut(fields[1], "@")
 			a.know(addr)

@@ -40,10 +40,10 @@ type Publisher interface {
 var errTooLarge = errors.New("is too large")
 
 // parse checks a message of another server, of at most so many bytes if most is
-// not 0.
-func parse(payload []byte, most int) (events.Event, error) {
+// not 0, and nested no deeper than depth.
+func parse(payload []byte, most, depth int) (events.Event, error) {
 	if most > 0 && len(payload) > most {
 		return events.Event{}, fmt.Errorf("message %w: %d bytes, where %d are allowed", errTooLarge, len(payload), most)
 	}
-	return events.ParseServer(payload)
+	return events.Limits{MaxDepth: depth}.ParseServer(payload)
 }

@@ -22,6 +22,7 @@ type HTTPOptions struct {
 	Authorize Authorize     // nil: nobody may post
 	MaxBody   int64         // bytes of a body; 0: 4 MiB
 	MaxEvent  int           // bytes of one event; 0: any number
+	MaxDepth  int           // how deeply one event may be nested; 0: [events.UsualDepth]
 	Timeout   time.Duration // for each of: the body to come, the stream to store it, the answer to go; 0: 5 s
 }
 
@@ -238,7 +239,7 @@ func (h *HTTP) publish(ctx context.Context, values [][]byte, maySend func(*event
 	// into rs, and its deadline bounds the wait.
 	var inFlight sync.WaitGroup
 	for i, v := range values {
-		e, err := parse(v, h.opts.MaxEvent)
+		e, err := parse(v, h.opts.MaxEvent, h.opts.MaxDepth)
 		if err != nil {
 			rs[i].Error = refusal(err)
 			continue

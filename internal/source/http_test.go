@@ -42,6 +42,7 @@ const (
 
 	noGroup  = `{"type":"MUTE_BOT","dealerId":1,"adminId":1}`
 	noGroupE = `{"error":{"code":"invalid_event","message":"groupId is missing"}}`
+	tooDeepE = `{"error":{"code":"invalid_event","message":"message is nested more deeply than 2 levels"}}`
 	noJSONE  = `{"error":{"code":"invalid_event","message":"message is not JSON"}}`
 	noBodyE  = `{"error":{"code":"invalid_event","message":"body is neither JSON nor one JSON object per line"}}`
 )
@@ -65,6 +66,13 @@ func TestHTTPAnswers(t *testing.T) {
 		{"one invalid", jsonType, noGroup, 400, noGroupE, nil},
 		{"not an object", jsonType, `"x"`, 400, `{"error":{"code":"invalid_event","message":"message is not a JSON object"}}`, nil},
 		{"one too large", jsonType, said(strings.Repeat("x", 500)), 413, `{"error":{"code":"too_large","message":"message is too large: 590 bytes, where 500 are allowed"}}`, nil},
+		{"one too deep", jsonType, nestedDeeply, 400, tooDeepE, nil},
+		{"one much too deep", jsonType, `{"message":` + strings.Repeat("[", events.MostDepth) + strings.Repeat("]", events.MostDepth) + "}", 400,
+			`{"error":{"code":"invalid_event","message":"body is nested more deeply than can be read"}}`, nil},
+		{"depth without end", jsonType, strings.Repeat("[", 30_000), 400,
+			`{"error":{"code":"invalid_event","message":"body is nested more deeply than can be read"}}`, nil},
+		{"lines of depth without end", linesType, a + "\n" + `{"a":` + strings.Repeat("[", 400), 207, `{"results":[{"seq":1},` + tooDeepE + `]}`, []string{a}},
+		{"array with one too deep", jsonType, "[" + nestedDeeply + "," + a + "]", 207, `{"results":[` + tooDeepE + `,{"seq":1}]}`, []string{a}},
 		{"empty", jsonType, " \n", 400, `{"error":{"code":"invalid_event","message":"body is empty"}}`, nil},
 		{"white space of others", jsonType, "\u00a0" + a + "\u0085", 400, noBodyE, nil},
 		{"not JSON", jsonType, "hello", 400, noBodyE, nil},
@@ -93,7 +101,7 @@ func TestHTTPAnswers(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pub := new(fakePublisher)
-			w := post(NewHTTP(HTTPOptions{Authorize: anyone, MaxBody: 30_000, MaxEvent: 500}, pub), test.contentType, test.body)
+			w := post(NewHTTP(HTTPOptions{Authorize: anyone, MaxBody: 30_000, MaxEvent: 500, MaxDepth: 2}, pub), test.contentType, test.body)
 			if got := strings.TrimSpace(w.Body.String()); w.Code != test.status || got != test.want {
 				t.Errorf("got %d %s, want %d %s", w.Code, got, test.status, test.want)
 			}

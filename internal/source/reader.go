@@ -319,7 +319,7 @@ func (r *reader) publication(e entry) (p events.Publication, payload []byte, err
 	if payload, err = e.payload(); err != nil {
 		return p, e.raw(), err
 	}
-	event, err := parse(payload, r.s.opts.MaxEvent)
+	event, err := parse(payload, r.s.opts.MaxEvent, r.s.opts.MaxDepth)
 	if err != nil {
 		return p, payload, err
 	}

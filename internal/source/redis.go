@@ -20,6 +20,7 @@ type RedisOptions struct {
 	Out      string        // the channel that the bridge publishes on, which is not read; may be empty
 	Name     string        // of the bridge: in Redis's CLIENT LIST and in advisories; may be empty
 	MaxEvent int           // bytes of one message; 0: any number
+	MaxDepth int           // how deeply one message may be nested; 0: [events.UsualDepth]
 	Ping     time.Duration // how often Redis is asked whether it is there; 0: 3 s
 	DrainIn  time.Duration // how long Run may go on with what Redis has delivered; 0: 5 s
 	Log      *slog.Logger  // nil: no log
@@ -242,7 +243,7 @@ func (r *Redis) take(ctx context.Context, channel string, payload []byte) {
 		return
 	}
 	r.received.Add(1)
-	e, err := parse(payload, r.opts.MaxEvent)
+	e, err := parse(payload, r.opts.MaxEvent, r.opts.MaxDepth)
 	if err != nil {
 		r.log.Debug("a redis message is not valid", "channel", channel, "reason", err)
 		r.deadLetter(ctx, letter{channel, err.Error(), payload})

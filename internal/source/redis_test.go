@@ -22,6 +22,9 @@ func said(text string) string {
 	return fmt.Sprintf(`{"type":"UPDATE_MSG", "dealerId":12,"groupId":"g 1","user":"customer","message": {"t":%q}}`, text)
 }
 
+// nestedDeeply is a message of one level more than said's.
+var nestedDeeply = strings.Replace(said("x"), `"x"`, `["x"]`, 1)
+
 func listenTo(server *testkit.Redis, channels ...string) RedisOptions {
 	return RedisOptions{URL: server.URL, Channels: channels}
 }
@@ -84,17 +87,18 @@ func TestMessagesArriveInOrderAndByteForByte(t *testing.T) {
 func TestInvalidMessagesBecomeDeadLettersAndTheFlowGoesOn(t *testing.T) {
 	server, pub := testkit.StartRedis(t), new(fakePublisher)
 	opts, kept := listenTo(server, "events", "chat.*"), new(keptLog)
-	opts.MaxEvent, opts.Log = 1000, slog.New(kept)
+	opts.MaxEvent, opts.MaxDepth, opts.Log = 1000, 2, slog.New(kept)
 	r, _ := startRedis(t, opts, pub)
 	testkit.Eventually(t, "the subscriptions", isUp(r))
 
 	long := said(strings.Repeat("x", 1000))
-	server.Publish("events", said("1"), "not JSON", said("2"))
+	server.Publish("events", said("1"), "not JSON", nestedDeeply, said("2"))
 	server.Publish("chat.7", `{"type":"MUTE_BOT","dealerId":1,"adminId":1}`, "\xff", "", long, said("3"))
 	testkit.Eventually(t, "the valid ones", stores(pub, 3))
 
 	want := []fakeLetter{
 		{"redis", "events", "message is not JSON", "not JSON"},
+		{"redis", "events", "message is nested more deeply than 2 levels", nestedDeeply},
 		{"redis", "chat.7", "groupId is missing", `{"type":"MUTE_BOT","dealerId":1,"adminId":1}`},
 		{"redis", "chat.7", "message is not UTF-8", "\xff"},
 		{"redis", "chat.7", "message is not JSON", ""},
@@ -103,7 +107,7 @@ func TestInvalidMessagesBecomeDeadLettersAndTheFlowGoesOn(t *testing.T) {
 	if got := pub.letters(); !slices.Equal(got, want) {
 		t.Errorf("got dead letters %q, want %q", got, want)
 	}
-	if got, want := r.Stats(), (RedisStats{Received: 8, Refused: 5}); got != want {
+	if got, want := r.Stats(), (RedisStats{Received: 9, Refused: 6}); got != want {
 		t.Errorf("stats: got %+v, want %+v", got, want)
 	}
 	lines := kept.find("not valid")

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/telle-ai/event-router/pkg/events"
 )
 
 // maxEvents bounds what one request makes us hold: a body of "[1,1,1,…" is small,
@@ -17,6 +19,7 @@ const whiteSpace = " \t\r\n"
 var (
 	errEmpty   = errors.New("body is empty")
 	errNotJSON = errors.New("body is neither JSON nor one JSON object per line")
+	errTooDeep = errors.New("body is nested more deeply than can be read")
 	errTooMany = fmt.Errorf("body holds more than %d events", maxEvents)
 )
 
@@ -43,6 +46,8 @@ func split(body []byte, lines bool) (values [][]byte, many bool, err error) {
 	case body[0] == '{' && json.Valid(firstLine(body)):
 		values, err = splitLines(body)
 		return values, true, err
+	case events.Depth(body) > events.MostDepth:
+		return nil, false, errTooDeep
 	}
 	return nil, false, errNotJSON
 }

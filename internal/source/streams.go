@@ -19,6 +19,7 @@ type StreamsOptions struct {
 	Group    string        // the consumer group that all bridges share (--redis-group)
 	Name     string        // of the bridge: in Redis's CLIENT LIST and in its leases; may be empty
 	MaxEvent int           // bytes of one message; 0: any number
+	MaxDepth int           // how deeply one message may be nested; 0: [events.UsualDepth]
 	Lease    time.Duration // how long after its death a bridge is still taken for a key's reader; 0: 10 s
 	DrainIn  time.Duration // how long Run may go on with what is under way; 0: 5 s
 	Log      *slog.Logger  // nil: no log

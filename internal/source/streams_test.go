@@ -357,7 +357,7 @@ func TestWhatIsNoEventBecomesADeadLetterAndIsAcknowledged(t *testing.T) {
 		return nil
 	}
 	opts := readFrom(server, "in")
-	opts.MaxEvent = 1000
+	opts.MaxEvent, opts.MaxDepth = 1000, 2
 	s, _ := startStreams(t, opts, pub)
 	testkit.Eventually(t, "the reader", readsAll(s))
 
@@ -372,6 +372,7 @@ func TestWhatIsNoEventBecomesADeadLetterAndIsAcknowledged(t *testing.T) {
 		{[]string{"event", "", "a", "b"}, "", "message is not JSON"},
 		{[]string{"a", "1", "b", "2"}, `["a","1","b","2"]`, `entry has neither a field "event" nor just one field`},
 		{[]string{"x", `{"type":"MUTE_BOT","dealerId":1,"adminId":1}`}, `{"type":"MUTE_BOT","dealerId":1,"adminId":1}`, "groupId is missing"},
+		{[]string{"event", nestedDeeply}, nestedDeeply, "message is nested more deeply than 2 levels"},
 		{[]string{"event", longer}, longer, fmt.Sprintf("message is too large: %d bytes, where 1000 are allowed", len(longer))},
 		{[]string{"event", long}, long, "1000 bytes: is too large for the stream"},
 	} {
@@ -389,7 +390,7 @@ func TestWhatIsNoEventBecomesADeadLetterAndIsAcknowledged(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	testkit.Eventually(t, "all counted", func() bool {
-		return s.Stats() == StreamsStats{Received: 7, Refused: 6, Acked: 7, Reads: 1}
+		return s.Stats() == StreamsStats{Received: 8, Refused: 7, Acked: 8, Reads: 1}
 	})
 }
 

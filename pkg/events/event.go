@@ -100,10 +100,15 @@ func New(m Message) (Event, error) {
 	return ParseStored(payload)
 }
 
+// ParseServer is [Limits.ParseServer] with the usual limits.
+func ParseServer(payload []byte) (Event, error) { return Limits{}.ParseServer(payload) }
+
 // ParseServer checks a message that another server sent through a Redis channel
 // or HTTP: UPDATE_MSG, MUTE_BOT, UNMUTE_BOT, CLOSE_CHAT or SYS_MSG. The error is
 // a [*FieldError]. The event keeps the payload.
-func ParseServer(payload []byte) (Event, error) { return parse(payload, fromServers) }
+func (l Limits) ParseServer(payload []byte) (Event, error) {
+	return parse(payload, fromServers, l.depth())
+}
 
 // What [ParseFrame] returns when sockets of that audience do not send on that
 // channel.
@@ -112,15 +117,20 @@ var (
 	ErrUnknownChannel = errors.New("not a channel that a socket may send on")
 )
 
+// ParseFrame is [Limits.ParseFrame] with the usual limits.
+func ParseFrame(from Audience, channel string, payload []byte) (Event, error) {
+	return Limits{}.ParseFrame(from, channel, payload)
+}
+
 // ParseFrame checks a message that a socket of the audience sent on the channel.
 // The error is a [*FieldError], [ErrChannel] or [ErrUnknownChannel]. The event
 // keeps the payload.
-func ParseFrame(from Audience, channel string, payload []byte) (Event, error) {
+func (l Limits) ParseFrame(from Audience, channel string, payload []byte) (Event, error) {
 	rules, ok := fromSockets[from][channel]
 	if !ok {
 		return Event{}, refusedChannel(channel)
 	}
-	return parse(payload, rules)
+	return parse(payload, rules, l.depth())
 }
 
 func refusedChannel(channel string) error {
@@ -132,13 +142,13 @@ func refusedChannel(channel string) error {
 	return ErrUnknownChannel
 }
 
-// ParseStored checks a message from the stream: any type. The error is a
-// [*FieldError]. The event keeps the payload.
-func ParseStored(payload []byte) (Event, error) { return parse(payload, stored) }
+// ParseStored checks a message from the stream: any type, nested up to [MostDepth]. The
+// error is a [*FieldError]. The event keeps the payload.
+func ParseStored(payload []byte) (Event, error) { return parse(payload, stored, MostDepth) }
 
-func parse(payload []byte, rules ruleSet) (Event, error) {
+func parse(payload []byte, rules ruleSet, depth int) (Event, error) {
 	e := Event{payload: bytes.Trim(payload, space)}
-	if err := e.scan(); err != nil {
+	if err := e.scan(depth); err != nil {
 		return Event{}, err
 	}
 	r, err := e.rule(rules)
@@ -155,12 +165,12 @@ func parse(payload []byte, rules ruleSet) (Event, error) {
 }
 
 // scan finds the known fields of the payload.
-func (e *Event) scan() error {
+func (e *Event) scan(depth int) error {
 	if !utf8.Valid(e.payload) {
 		return &FieldError{Reason: "is not UTF-8"}
 	}
 	twice := fieldCount
-	valid := members(e.payload, func(key []byte, value span) {
+	end := members(e.payload, depth, func(key []byte, value span) {
 		switch f := fieldNamed(unquote(key)); {
 		case f == fieldCount:
 		case e.at[f].present() && twice == fieldCount:
@@ -170,9 +180,11 @@ func (e *Event) scan() error {
 		}
 	})
 	switch {
-	case !valid && json.Valid(e.payload):
+	case end == tooDeep:
+		return &FieldError{Reason: fmt.Sprintf("is nested more deeply than %d levels", depth)}
+	case end == bad && json.Valid(e.payload):
 		return &FieldError{Reason: "is not a JSON object"}
-	case !valid:
+	case end == bad:
 		return &FieldError{Reason: "is not JSON"}
 	case twice < fieldCount:
 		// Readers differ in which one they take, so nobody could say what this is.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"strings"
 	"testing"
 	"unicode/utf8"
 
@@ -56,6 +57,37 @@ func waysIn() map[string]func([]byte) (Event, error) {
 		ways[r.String()] = r.parse
 	}
 	return ways
+}
+
+// FuzzPublication holds that what travels in a header is fit for one, whatever a sender
+// calls its message; and that nobody names another one's.
+func FuzzPublication(f *testing.F) {
+	for _, id := range []string{`"1"`, `1`, `"a b\r\nNats-Msg-Id: x"`, `"\u0000%. "`, `"\ud83d\ude97"`, `""`, `null`, `1.5`} {
+		for _, message := range []string{`"x"`, `["x"]`} {
+			f.Add(id, message)
+		}
+	}
+	f.Fuzz(func(t *testing.T, id, message string) {
+		e, err := ParseServer([]byte(strings.Replace(said(message), "{", `{"id":`+id+",", 1)))
+		if err != nil {
+			return
+		}
+		p := NewPublication(e, OriginHTTP, "")
+		if (p.ID == "") != (e.MessageID() == "") {
+			t.Errorf("%s became %q", id, p.ID)
+		}
+		for _, b := range []byte(p.ID) {
+			if b < ' ' || '~' < b {
+				t.Errorf("%s became %q", id, p.ID)
+			}
+		}
+		if parts := strings.Split(p.ID, " "); p.ID != "" && (len(parts) != 4 || parts[0] != string(OriginHTTP) || parts[1] != e.Subject()) {
+			t.Errorf("%s became %q", id, p.ID)
+		}
+		if other := NewPublication(e, OriginClient, ""); p.ID != "" && other.ID == p.ID {
+			t.Errorf("%q is the id in another origin, too", p.ID)
+		}
+	})
 }
 
 func checkError(t *testing.T, err error) {
@@ -130,7 +162,7 @@ func FuzzMembers(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, object []byte) {
 		got := map[string]string{}
-		valid := members(object, func(key []byte, value span) {
+		valid := 0 <= members(object, MostDepth, func(key []byte, value span) {
 			got[string(unquote(key))] = string(value.of(object)) // the last of a name, as json does
 		})
 		if want := json.Valid(object) && object[0] == '{' && object[len(object)-1] == '}'; valid != want {

@@ -17,19 +17,27 @@ func (s span) of(payload []byte) []byte { return payload[s.from:s.to] }
 func (s span) present() bool            { return s.to > 0 }
 
 // members calls found with each member of a JSON object: the key, quoted as it
-// stands there, and where the value stands. It reports whether the whole is one valid
-// JSON object, and means by that just what [json.Valid] does; that takes three times
-// as long, and finds no members.
-func members(object []byte, found func(key []byte, value span)) bool {
-	return at(object, 0) == '{' && skipObject(object, 0, 1, found) == len(object)
+// stands there, and where the value stands. It returns bad unless the whole is one
+// valid JSON object, and means by that just what [json.Valid] does; that takes three
+// times as long, and finds no members. It returns tooDeep, and looks no further, at the
+// first value that is in more containers than depth, the object included.
+func members(object []byte, depth int, found func(key []byte, value span)) int {
+	if at(object, 0) != '{' {
+		return bad
+	}
+	end := skipObject(object, 0, depth-1, found)
+	if end >= 0 && end < len(object) {
+		return bad
+	}
+	return end
 }
 
 // Each skip function returns the place just after what stands at i, or bad if that is
-// not valid. Depth is how many containers one is in.
+// not valid, or tooDeep. Room is how many containers more one may go into.
 
 const (
-	bad      = -1
-	maxDepth = 10_000 // as encoding/json
+	bad     = -1
+	tooDeep = -2
 )
 
 // at returns 0, which is valid nowhere outside of strings, behind the end.
@@ -47,14 +55,14 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-func skipValue(b []byte, i, depth int) int {
+func skipValue(b []byte, i, room int) int {
 	switch at(b, i) {
 	case '"':
 		return skipString(b, i)
 	case '{':
-		return skipObject(b, i, depth+1, nil)
+		return skipObject(b, i, room-1, nil)
 	case '[':
-		return skipArray(b, i, depth+1)
+		return skipArray(b, i, room-1)
 	case 't':
 		return skipWord(b, i, "true")
 	case 'f':
@@ -143,16 +151,16 @@ func skipDigits(b []byte, i int) int {
 	return i
 }
 
-func skipArray(b []byte, i, depth int) int {
-	if depth > maxDepth {
-		return bad
+func skipArray(b []byte, i, room int) int {
+	if room < 0 {
+		return tooDeep
 	}
 	if i = skipSpace(b, i+1); at(b, i) == ']' {
 		return i + 1
 	}
 	for {
-		if i = skipValue(b, i, depth); i == bad {
-			return bad
+		if i = skipValue(b, i, room); i < 0 {
+			return i
 		}
 		switch i = skipSpace(b, i); at(b, i) {
 		case ']':
@@ -166,9 +174,9 @@ func skipArray(b []byte, i, depth int) int {
 }
 
 // skipObject calls found, if it is not nil, as [members] does.
-func skipObject(b []byte, i, depth int, found func(key []byte, value span)) int {
-	if depth > maxDepth {
-		return bad
+func skipObject(b []byte, i, room int, found func(key []byte, value span)) int {
+	if room < 0 {
+		return tooDeep
 	}
 	if i = skipSpace(b, i+1); at(b, i) == '}' {
 		return i + 1
@@ -183,8 +191,8 @@ func skipObject(b []byte, i, depth int, found func(key []byte, value span)) int 
 			return bad
 		}
 		from := skipSpace(b, i+1)
-		if i = skipValue(b, from, depth); i == bad {
-			return bad
+		if i = skipValue(b, from, room); i < 0 {
+			return i
 		}
 		if found != nil {
 			found(b[key:end], span{from, i})
