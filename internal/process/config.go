@@ -30,6 +30,8 @@ type NATSFlags struct {
 	NATSURL   string        `name:"nats-url" env:"TELLE_NATS_URL,NATS_URL" default:"nats://127.0.0.1:4222" help:"NATS servers, separated by commas."`
 	HoldBytes int64         `default:"67108864" help:"How much may be held until the stream has acknowledged it, in bytes: at least twice --max-message-bytes. Past it, senders wait."`
 	AckWait   time.Duration `default:"5s" help:"How long to wait for the stream's ack before publishing again."`
+
+	NATSAuthFlags `embed:""`
 }
 
 // StreamFlags say what the streams are created with.
@@ -156,7 +158,7 @@ func (c *BridgeConfig) out(log *slog.Logger) source.OutOptions {
 func bridgeName() string { return "telle-bridge-" + hostname() }
 
 func (c *Common) check() error {
-	errs := []error{broker.CheckURL(c.NATS.NATSURL)}
+	errs := []error{broker.CheckURL(c.NATS.NATSURL), c.NATS.Login("").Check(c.NATS.NATSURL)}
 	positive := func(flag string, n int64) {
 		if n <= 0 {
 			errs = append(errs, fmt.Errorf("--%s must be more than 0", flag))
