@@ -1,17 +1,15 @@
 package broker
 
 import (
-	"bytes"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/telle-ai/event-router/internal/secret"
 )
 
 // A Login says who a process is to NATS, of four kinds at most one, and how it knows
@@ -77,21 +75,14 @@ func anyServer(servers string, is func(*url.URL) bool) bool {
 
 func (l Login) checkSecrets() error {
 	return errors.Join(
-		notBoth("--nats-password", l.Password, "--nats-password-file", l.PasswordFile),
-		notBoth("--nats-token", l.Token, "--nats-token-file", l.TokenFile),
+		secret.NotBoth("--nats-password", l.Password, "--nats-password-file", l.PasswordFile),
+		secret.NotBoth("--nats-token", l.Token, "--nats-token-file", l.TokenFile),
 		l.checkUser(),
-		check("--nats-password-file", l.PasswordFile, hasSecret),
-		check("--nats-token-file", l.TokenFile, hasSecret),
-		check("--nats-creds", l.Creds, isCreds),
-		check("--nats-nkey-file", l.NkeyFile, func(file string) error { _, err := publicKey(file); return err }),
+		secret.Check("--nats-password-file", l.PasswordFile, nil),
+		secret.Check("--nats-token-file", l.TokenFile, nil),
+		secret.Check("--nats-creds", l.Creds, isCreds),
+		secret.Check("--nats-nkey-file", l.NkeyFile, func(file string) error { _, err := publicKey(file); return err }),
 	)
-}
-
-func notBoth(flag, value, other, otherValue string) error {
-	if value != "" && otherValue != "" {
-		return fmt.Errorf("%s and %s are both given", flag, other)
-	}
-	return nil
 }
 
 func (l Login) checkUser() error {
@@ -104,40 +95,8 @@ func (l Login) checkUser() error {
 	return nil
 }
 
-// check tries a file, if one is given.
-func check(flag, file string, try func(file string) error) error {
-	if file == "" {
-		return nil
-	}
-	if err := try(file); err != nil {
-		return fmt.Errorf("%s: %w", flag, err)
-	}
-	return nil
-}
-
-func hasSecret(file string) error {
-	_, err := readSecret(file)
-	return err
-}
-
-// readSecret returns what a file holds, but for the end of its line.
-func readSecret(file string) (string, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
-	b = bytes.TrimRight(b, "\r\n")
-	if len(b) == 0 {
-		return "", fmt.Errorf("%s is empty", file)
-	}
-	return string(b), nil
-}
-
 // isCreds tries to sign with what a file of credentials holds.
 func isCreds(file string) error {
-	if err := hasSecret(file); err != nil {
-		return err
-	}
 	var o nats.Options
 	if err := nats.UserCredentials(file)(&o); err != nil {
 		return err
@@ -148,9 +107,6 @@ func isCreds(file string) error {
 
 // publicKey returns the name under which the server knows the holder of a seed.
 func publicKey(seedFile string) (string, error) {
-	if err := hasSecret(seedFile); err != nil {
-		return "", err
-	}
 	seed, err := nats.NkeyOptionFromSeed(seedFile)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", seedFile, err)
@@ -161,26 +117,11 @@ func publicKey(seedFile string) (string, error) {
 }
 
 func (l Login) checkTLS(servers string) error {
-	if (l.CertFile == "") != (l.KeyFile == "") {
-		return errors.New("--nats-cert-file and --nats-key-file need each other")
-	}
 	if (l.CAFile != "" || l.CertFile != "") && anyServer(servers, func(u *url.URL) bool { return u.Scheme == "ws" }) {
 		return errors.New("--nats-ca-file and --nats-cert-file are for TLS, which ws:// in --nats-url is without: wss://")
 	}
-	return errors.Join(check("--nats-ca-file", l.CAFile, isCA), check("--nats-cert-file, --nats-key-file", l.CertFile, l.isCert))
-}
-
-func isCA(file string) error {
-	text, err := readSecret(file)
-	if err == nil && !x509.NewCertPool().AppendCertsFromPEM([]byte(text)) {
-		err = fmt.Errorf("%s holds no certificate", file)
-	}
-	return err
-}
-
-func (l Login) isCert(file string) error {
-	_, err := tls.LoadX509KeyPair(file, l.KeyFile)
-	return err
+	return errors.Join(secret.CheckCAs("--nats-ca-file", l.CAFile),
+		secret.CheckPair("--nats-cert-file", l.CertFile, "--nats-key-file", l.KeyFile))
 }
 
 func (l Login) checkInbox() error {
@@ -202,11 +143,11 @@ func (l Login) options(log *slog.Logger) (all []nats.Option) {
 	add(l.Creds != "", func() nats.Option { return nats.UserCredentials(l.Creds) })
 	add(l.NkeyFile != "", l.nkey)
 	add(l.hasUser(), func() nats.Option {
-		password := l.secret("--nats-password-file", l.Password, l.PasswordFile, log)
+		password := latest("--nats-password-file", l.Password, l.PasswordFile, log)
 		return nats.UserInfoHandler(func() (string, string) { return l.User, password() })
 	})
 	add(l.hasToken(), func() nats.Option {
-		return nats.TokenHandler(l.secret("--nats-token-file", l.Token, l.TokenFile, log))
+		return nats.TokenHandler(latest("--nats-token-file", l.Token, l.TokenFile, log))
 	})
 	add(l.CAFile != "", func() nats.Option { return nats.RootCAs(l.CAFile) })
 	add(l.CertFile != "", func() nats.Option { return nats.ClientCert(l.CertFile, l.KeyFile) })
@@ -224,15 +165,15 @@ func (l Login) nkey() nats.Option {
 	}
 }
 
-// secret returns the value, or reads it whenever it is asked for. While the file cannot
+// latest returns the value, or reads it whenever it is asked for. While the file cannot
 // be read what it held before counts. NATS's client asks once at a time.
-func (l Login) secret(flag, value, file string, log *slog.Logger) func() string {
+func latest(flag, value, file string, log *slog.Logger) func() string {
 	if file == "" {
 		return func() string { return value }
 	}
 	told := ""
 	return func() string {
-		now, err := readSecret(file)
+		now, err := secret.Read(file)
 		if err == nil {
 			value, told = now, ""
 		} else if text := err.Error(); text != told {

@@ -37,18 +37,39 @@ var guards = []string{"bridge", "router", "operator", "observer", "sys"}
 
 func passwordOf(user string) string { return "secret-of-the-" + user }
 
-func startGuarded(t testing.TB) *guarded {
+func startGuarded(t *testing.T) *guarded {
 	t.Helper()
 	for _, user := range guards {
-		t.(*testing.T).Setenv(strings.ToUpper(user)+"_PASSWORD", passwordOf(user))
+		t.Setenv(strings.ToUpper(user)+"_PASSWORD", passwordOf(user))
 	}
 	options, err := natsserver.ProcessConfigFile("../../deploy/nats.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
 	options.Host, options.Port, options.HTTPPort = "127.0.0.1", natsserver.RANDOM_PORT, 0
-	options.StoreDir, options.NoSigs = t.TempDir(), true
+	options.StoreDir = t.TempDir()
+	return startWith(t, options)
+}
+
+// startConfigured starts a server with another configuration.
+func startConfigured(t testing.TB, conf string) *guarded {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "nats.conf")
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	options, err := natsserver.ProcessConfigFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startWith(t, options)
+}
+
+func startWith(t testing.TB, options *natsserver.Options) *guarded {
+	t.Helper()
+	options.NoSigs = true
 	g := &guarded{t: t}
+	var err error
 	if g.server, err = natsserver.NewServer(options); err != nil {
 		t.Fatal(err)
 	}
