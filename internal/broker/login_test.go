@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -254,7 +255,9 @@ func TestAllAnswersComeUnderThePrefix(t *testing.T) {
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, "the ack", func() bool { return b.Stats().DeadLetters == 1 })
-	if answer, err := b.Carry(t.Context(), "nobody", []byte("x")); answer != nil || err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if answer, err := b.Carry(ctx, "nobody", []byte("x")); answer != nil || err != nil {
 		t.Errorf("got %q, %v", answer, err)
 	}
 	if b.Stats().Errors > 0 {

@@ -341,6 +341,7 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 			{"$JS.API.STREAM.NAMES", ""},
 			{"$JS.API.STREAM.LIST", ""},
 			{"$JS.API.STREAM.INFO.CHAT", ""},
+			{"$SYS.REQ.USER.INFO", ""},
 			{"$JS.API.STREAM.MSG.GET.CHAT", `{"seq":1}`},
 			{"$JS.API.STREAM.MSG.GET.DEAD", `{"seq":1}`},
 			{"$JS.API.DIRECT.GET.CHAT", `{"seq":1}`},
@@ -363,6 +364,7 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 			{"$JS.API.STREAM.INFO.CHAT", ""},
 			{"$JS.API.STREAM.INFO.KV_TELLE_SESSIONS", ""},
 			{"$JS.API.CONSUMER.LIST.CHAT", ""},
+			{"$SYS.REQ.USER.INFO", ""},
 		},
 		"sys": {
 			{"$SYS.REQ.SERVER.PING", ""},
@@ -395,11 +397,25 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 			}
 		}
 	}
-	for _, user := range []string{"operator", "observer"} {
-		for _, subject := range []string{"$SRV.PING", "$SRV.INFO.telle-router", "$SRV.STATS.telle-router.id"} {
-			nc := g.as(user)
-			if refused(t, nc, func() error { return nc.PublishRequest(subject, "_INBOX_"+user+".x", nil) }) {
-				t.Errorf("%s may not ask %s", user, subject)
+	// What NATS's tools ask of services a process may answer, to whoever has asked.
+	for kind, asked := range map[string][]string{"router": {"$SRV.PING.x", "telle.router.x"}, "bridge": {"$SRV.INFO.x", "telle.bridge.x"}} {
+		process := g.as(kind)
+		for _, subject := range asked {
+			if _, err := process.Subscribe(subject, func(m *nats.Msg) { _ = m.Respond([]byte("yes")) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := process.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		for _, subject := range asked {
+			for _, user := range []string{"operator", "observer"} {
+				if user == "observer" && !strings.HasPrefix(subject, "$SRV") {
+					continue
+				}
+				if answer, err := g.as(user).Request(subject, nil, 10*time.Second); err != nil || string(answer.Data) != "yes" {
+					t.Errorf("%s asks %s: %v", user, subject, err)
+				}
 			}
 		}
 	}
