@@ -171,8 +171,11 @@ func (b *Broker) create(ctx context.Context, request func(context.Context) error
 	return err
 }
 
+// isCreateRefused also finds what nats.go asks before it creates a bucket.
 func isCreateRefused(err error) bool {
-	return errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"$JS.API.STREAM.CREATE.`)
+	text := err.Error()
+	return errors.Is(err, nats.ErrPermissionViolation) &&
+		(strings.Contains(text, `"$JS.API.STREAM.CREATE.`) || strings.Contains(text, `"$JS.API.INFO"`))
 }
 
 // hasAnswered reports whether the stream has ever answered.
