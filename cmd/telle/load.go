@@ -11,6 +11,7 @@ import (
 
 	"github.com/telle-ai/event-router/internal/load"
 	"github.com/telle-ai/event-router/internal/process"
+	"github.com/telle-ai/event-router/internal/secret"
 )
 
 // loads are the scenarios of telle load, each with the defaults that suit it, where
@@ -156,8 +157,8 @@ func (l *loads) options(scenario string) (load.Options, *still, error) {
 	flags, common := l.selected(scenario)
 	o := load.Options{Scenario: scenario}
 	flags.apply(&o)
-	secret, err := process.SecretOf("--jwt-secret", common.JWTSecret, common.JWTSecretFile)
-	o.Secret = string(secret)
+	var err error
+	o.Secret, err = secret.Of("--jwt-secret", common.JWTSecret, common.JWTSecretFile)
 	return o, common, err
 }
 

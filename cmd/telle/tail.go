@@ -21,22 +21,26 @@ type tail struct {
 	Dealer  string `arg:"" help:"dealerId."`
 	Group   string `arg:"" optional:"" help:"groupId. Without it: all chats of the dealer."`
 	NATSURL string `name:"nats-url" env:"TELLE_NATS_URL,NATS_URL" default:"nats://127.0.0.1:4222" help:"NATS servers, separated by commas."`
+
+	process.NATSAuthFlags `group:"NATS"`
 }
 
 // Validate is called by the flag parser.
 func (t *tail) Validate() error {
-	return errors.Join(t.conversation().Check(), broker.CheckURL(t.NATSURL))
+	return errors.Join(t.conversation().Check(), broker.CheckURL(t.NATSURL), t.login().Check(t.NATSURL))
 }
 
 func (t *tail) conversation() subjects.Conversation {
 	return subjects.Conversation{Dealer: t.Dealer, Group: t.Group}
 }
 
+func (t *tail) login() broker.Login { return t.Login("operator") }
+
 // run prints a line per event until the process is to end: sequence, subject,
 // JSON.
 func (t *tail) run(life process.Life, log *slog.Logger, out io.Writer) error {
 	b, err := broker.New(broker.Config{
-		URL: t.NATSURL, Name: "telle-tail", Log: log,
+		URL: t.NATSURL, Login: t.login(), Name: "telle-tail", Log: log,
 		Deliver: func(evs ...broker.LiveEvent) {
 			for _, ev := range evs {
 				fmt.Fprintf(out, "%d %s %s\n", ev.Seq, subjects.ChatOf(ev.Subject), printable(ev.Payload))

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/telle-ai/event-router/internal/auth"
-	"github.com/telle-ai/event-router/internal/process"
+	"github.com/telle-ai/event-router/internal/secret"
 )
 
 // token prints a token.
@@ -63,11 +63,11 @@ func (t *token) signer() (*auth.Signer, error) {
 		}
 		return s, nil
 	}
-	secret, err := process.SecretOf("--jwt-secret", t.Secret, t.SecretFile)
+	text, err := secret.Of("--jwt-secret", t.Secret, t.SecretFile)
 	if err != nil {
 		return nil, err
 	}
-	return auth.NewSecretSigner(secret)
+	return auth.NewSecretSigner([]byte(text))
 }
 
 // key makes a key pair for tokens.

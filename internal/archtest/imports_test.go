@@ -58,6 +58,8 @@ var rules = []rule{
 		"delivery is tested with fake clocks and pipes, without a broker and without sockets"),
 	stdOnly("internal/socketio", "",
 		"the codec is pure, so it can be fuzzed"),
+	stdOnly("internal/secret", "",
+		"every room may import it, so it must bring nothing along"),
 	stdOnly("pkg/subjects", "",
 		"other programs import it, and must not inherit our dependencies"),
 	stdOnly("pkg", "pkg/subjects",
@@ -69,6 +71,8 @@ var rules = []rule{
 		func(_, to string) bool { return in(to, "cmd") }},
 	{"only cmd imports internal/process", "it assembles the other rooms, so none of them can need it",
 		func(from, to string) bool { return in(to, "internal/process") && !in(from, "internal/process cmd") }},
+	{"only tests import nats-io/nkeys and nats-io/jwt", "nats.go reads credentials and signs with them by itself",
+		func(_, to string) bool { return in(to, "github.com/nats-io/nkeys github.com/nats-io/jwt") }},
 	{"only tests import internal/testkit", "code that exists for tests has no place in a binary",
 		func(from, to string) bool { return in(to, "internal/testkit") && !in(from, "internal/testkit") }},
 	{"rooms do not know each other", "each can be read, tested and replaced alone; internal/process puts them together",
@@ -99,6 +103,7 @@ func mayKnow(from, to string) bool {
 	return in(from, "internal/process") ||
 		in(from, "internal/socket") && in(to, "internal/hub internal/socketio internal/auth") ||
 		in(from, "internal/load") && in(to, "internal/socketio") || // the packets are the same for a client
+		in(to, "internal/secret") || // what is in a file is read alike everywhere
 		in(to, "internal/process internal/testkit internal/load")
 }
 
@@ -213,6 +218,7 @@ var forbidden = []struct{ from, to, word string }{
 	{"internal/hub", "golang.org/x/time/rate", "internal/hub imports the standard"},
 	{"internal/hub", "internal/ops", "internal/hub imports the standard"},
 	{"internal/socketio", "pkg/events", "internal/socketio imports the standard"},
+	{"internal/secret", "internal/ops", "internal/secret imports the standard"},
 	{"pkg/subjects", "pkg/events", "pkg/subjects imports the standard"},
 	{"pkg/events", "internal/hub", "pkg imports the standard"},
 	{"pkg/events", "golang.org/x/text/language", "pkg imports the standard"},
@@ -220,6 +226,8 @@ var forbidden = []struct{ from, to, word string }{
 	{"internal/process", "cmd/router", "nobody imports cmd"},
 	{"internal/socket", "internal/process", "only cmd imports internal/process"},
 	{"cmd/telle", "internal/testkit", "only tests"},
+	{"internal/broker", "github.com/nats-io/nkeys", "only tests import nats-io"},
+	{"internal/broker", "github.com/nats-io/jwt/v2", "only tests import nats-io"},
 	{"internal/broker", "internal/testkit/redis", "only tests"},
 	{"internal/hub", "internal/socket", "rooms do not"},
 	{"internal/socket", "internal/broker", "rooms do not"},
@@ -261,6 +269,7 @@ func TestWhatTheDesignAllowsIsAllowed(t *testing.T) {
 		{"internal/process/flags", []string{"internal/auth"}},
 		{"internal/broker", []string{"github.com/nats-io/nats.go/micro", "pkg/subjects"}},
 		{"internal/broker/replay", []string{"internal/broker", "github.com/nats-io/nats.go"}},
+		{"internal/broker", []string{"internal/secret"}},
 		{"internal/natsd", []string{"github.com/nats-io/nats-server/v2/server"}},
 		{"internal/source", []string{"github.com/redis/go-redis/v9", "pkg/events", "net/http"}},
 		{"internal/hub", []string{"pkg/events", "log/slog", "internal/hub/queue"}},

@@ -25,6 +25,7 @@ import (
 // Config says how a [Broker] reaches NATS and what it keeps there.
 type Config struct {
 	URL       string        // one or more servers, separated by commas
+	Login     Login         // zero: none
 	Name      string        // the connection's name, which NATS tooling shows
 	Streams   *StreamConfig // what the streams are created with; nil: this process does not create them
 	HoldBytes int64         // how much may wait for the stream's ack, in bytes
@@ -68,6 +69,7 @@ type Broker struct {
 	asker     *mailbox[ending]
 	carrier   *carrier
 	link      *link
+	mayCreate *link // down: the server has said on this connection that this login may create no stream
 
 	sessions atomic.Pointer[jetstream.Stream] // of SessionBucket; nil: it has to be looked for
 	anchored atomic.Pointer[string]           // a subject that holds a message; nil: none is known
@@ -120,7 +122,7 @@ func CheckURL(servers string) error {
 // New returns a broker that is connecting, or an error if the configuration
 // cannot work. The caller must call Close.
 func New(cfg Config) (*Broker, error) {
-	if err := CheckURL(cfg.URL); err != nil {
+	if err := errors.Join(CheckURL(cfg.URL), cfg.Login.Check(cfg.URL)); err != nil {
 		return nil, err
 	}
 	cfg.fillIn()
@@ -130,6 +132,7 @@ func New(cfg Config) (*Broker, error) {
 		info:      &jetstream.StreamInfo{},
 		streamErr: errStarting,
 		link:      newLink(), // NATS may call back before there is a connection
+		mayCreate: newLink(),
 		wake:      make(chan struct{}, 1),
 		warned:    map[string]bool{},
 	}
@@ -185,26 +188,29 @@ func (c *Config) fillIn() {
 // options says how to stay connected. NATS's callbacks wait until the broker is
 // built.
 func (b *Broker) options(built <-chan struct{}) []nats.Option {
-	return []nats.Option{
+	return append(b.cfg.Login.options(b.log),
 		nats.Name(b.cfg.Name),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(), // or the second refused login closes the connection for good
-		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectWait(250*time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, time.Second),
 		nats.ReconnectBufSize(-1), // the publisher holds what is not stored, nobody else
 		nats.FlusherTimeout(writeTimeout),
 		nats.ReconnectOnFlusherError(), // what was not written may be a subscription
-		nats.PingInterval(5 * time.Second),
+		nats.PingInterval(5*time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.ConnectHandler(func(*nats.Conn) { <-built; b.connected() }),
 		nats.ReconnectHandler(func(*nats.Conn) { <-built; b.reconnects.Add(1); b.connected() }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { <-built; b.disconnected(err) }),
 		nats.ReconnectErrHandler(b.notConnected),
-		nats.ReconnectToServer(b.beforeReconnect),
+		nats.ReconnectToServer(func([]nats.Server, nats.ServerInfo) (*nats.Server, time.Duration) {
+			b.beforeReconnect(built)
+			return nil, 0 // the choice of the server is nats.go's
+		}),
 		nats.LameDuckModeHandler(func(*nats.Conn) { b.log.Warn("NATS server is going away") }),
-		nats.ErrorHandler(b.asyncError),
-	}
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { <-built; b.asyncError(sub, err) }),
+	)
 }
 
 // Close ends the connection. What is still held ends with [ErrUnavailable]: call
@@ -258,7 +264,7 @@ func (b *Broker) Check() error {
 func (b *Broker) watchStreams(ctx context.Context) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	for verified := false; ; {
+	for verified, prepared := false, false; ; {
 		interrupts, epoch := b.countInterrupts(), b.live.epoch.Load()
 		position, err := b.probe(ctx, verified)
 		if _, ok := errors.AsType[*SettingsError](err); ok {
@@ -272,6 +278,7 @@ func (b *Broker) watchStreams(ctx context.Context) error {
 		if err == nil {
 			b.live.mark(ctx, epoch, position)
 			b.restore(interrupts, position)
+			prepared = prepared || b.prepareSessions(ctx)
 		} else {
 			b.interrupt(true)
 		}
@@ -331,11 +338,15 @@ func (b *Broker) restore(interrupts, position uint64) {
 
 // beforeReconnect is called before each attempt to connect again, with the
 // connection locked: in contrast to the other callbacks surely before anything
-// comes over the new connection. It leaves the choice of the server to nats.go.
-func (b *Broker) beforeReconnect([]nats.Server, nats.ServerInfo) (*nats.Server, time.Duration) {
+// comes over the new connection. It must not wait until the broker is built.
+func (b *Broker) beforeReconnect(built <-chan struct{}) {
 	b.link.down()
 	b.interrupt(true)
-	return nil, 0
+	select {
+	case <-built:
+		b.cfg.Login.renew(&b.nc.Opts)
+	default: // the login was read just now
+	}
 }
 
 // verifiedAfter says whether the streams may be taken as verified after a probe.
@@ -442,6 +453,7 @@ func (b *Broker) streamInfo() *jetstream.StreamInfo {
 func (b *Broker) connected() {
 	b.connectErr = ""
 	b.log.Info("NATS connected", "server", b.nc.ConnectedUrlRedacted(), "name", b.cfg.Name)
+	b.mayCreate.up()
 	b.publisher.connected()
 	b.link.up()
 	b.lookNow()
@@ -474,8 +486,16 @@ func (b *Broker) notConnected(_ *nats.Conn, err error) {
 	}
 }
 
-func (b *Broker) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+func (b *Broker) asyncError(sub *nats.Subscription, err error) {
+	if isCreateRefused(err) {
+		b.mayCreate.down() // create says so
+		return
+	}
 	b.errors.Add(1)
+	if !b.publisher.online.Load() && !errors.Is(err, nats.ErrPermissionViolation) {
+		b.notConnected(nil, err) // a refused login, at each attempt
+		return
+	}
 	if errors.Is(err, nats.ErrSlowConsumer) {
 		b.slow.Add(1)
 		b.interrupt(false)

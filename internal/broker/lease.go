@@ -53,10 +53,13 @@ func (b *Broker) openLease(ctx context.Context, key, me string, first mark) (*le
 	defer cancel()
 	kv, err := b.js.KeyValue(ctx, LeaseBucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket:      LeaseBucket,
-			Description: "how far feeds have come, and who goes on",
-			Replicas:    b.streamInfo().Config.Replicas,
+		err = b.create(ctx, func(ctx context.Context) (err error) {
+			kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
+				Bucket:      LeaseBucket,
+				Description: "how far feeds have come, and who goes on",
+				Replicas:    b.streamInfo().Config.Replicas,
+			})
+			return err
 		})
 	}
 	if err != nil {

@@ -29,7 +29,7 @@ type awaited[E any] struct {
 }
 
 func newMailbox[E any](nc *nats.Conn) (*mailbox[E], error) {
-	b := &mailbox[E]{nc: nc, inbox: nats.NewInbox() + ".", open: map[string]*awaited[E]{}}
+	b := &mailbox[E]{nc: nc, inbox: nc.NewInbox() + ".", open: map[string]*awaited[E]{}}
 	answers, err := nc.Subscribe(b.inbox+"*", b.arrived)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to answers: %w", err)

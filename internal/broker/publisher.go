@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -36,7 +37,8 @@ type publisher struct {
 	// Static after construction.
 	nc      *nats.Conn
 	find    func(context.Context, *pending) (seq uint64, err error)
-	inbox   string // acks arrive on inbox + token; nobody else has the same
+	inbox   string // acks arrive on inbox + token; nobody else has the same, or may know it
+	ids     string // what the ids begin with that are made here
 	ackWait time.Duration
 	bound   int64
 	room    *semaphore.Weighted           // bytes that may still be taken in
@@ -129,7 +131,8 @@ func newPublisher(nc *nats.Conn, cfg Config, find func(context.Context, *pending
 	p := &publisher{
 		nc:       nc,
 		find:     find,
-		inbox:    nats.NewInbox() + ".",
+		inbox:    nc.NewInbox() + ".",
+		ids:      cryptorand.Text() + ".",
 		ackWait:  cfg.AckWait,
 		bound:    cfg.HoldBytes,
 		room:     semaphore.NewWeighted(cfg.HoldBytes),
@@ -191,7 +194,7 @@ func (p *publisher) withID(h nats.Header) nats.Header {
 // twice: the stream would drop the second message.
 func (p *publisher) newPending(subject, id string) *pending {
 	if id == "" {
-		id = p.inbox + strconv.FormatUint(p.made.Add(1), 36)
+		id = p.ids + strconv.FormatUint(p.made.Add(1), 36)
 	}
 	return &pending{subject: subject, id: id}
 }

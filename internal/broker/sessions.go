@@ -231,17 +231,35 @@ func (b *Broker) openSessions(ctx context.Context) (*jetstream.Stream, error) {
 	return &stream, nil
 }
 
+// prepareSessions makes the bucket before anybody needs it: who needs it may be a process
+// that may not make it. It reports whether there is no more to be done.
+func (b *Broker) prepareSessions(ctx context.Context) bool {
+	if b.cfg.Streams == nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, errSilent)
+	defer cancel()
+	_, err := b.openSessions(ctx)
+	if err != nil {
+		b.log.Debug("bucket cannot be made yet", "bucket", SessionBucket, "error", err)
+	}
+	return err == nil
+}
+
 func (b *Broker) makeSessions(ctx context.Context) (jetstream.Stream, error) {
 	if !b.hasAnswered() { // it says how many replicas there are to be
 		if _, err := b.position.join(ctx); err != nil {
 			return nil, err
 		}
 	}
-	_, err := b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket:      SessionBucket,
-		Description: "what sessions follow, for whoever resumes them",
-		TTL:         SessionTTL,
-		Replicas:    b.streamInfo().Config.Replicas,
+	err := b.create(ctx, func(ctx context.Context) error {
+		_, err := b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
+			Bucket:      SessionBucket,
+			Description: "what sessions follow, for whoever resumes them",
+			TTL:         SessionTTL,
+			Replicas:    b.streamInfo().Config.Replicas,
+		})
+		return err
 	})
 	if err != nil && !errors.Is(err, jetstream.ErrBucketExists) { // another process was quicker
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/telle-ai/event-router/pkg/subjects"
@@ -127,9 +128,15 @@ func (b *Broker) verifyStream(ctx context.Context, want jetstream.StreamConfig) 
 }
 
 func (b *Broker) createStream(ctx context.Context, want jetstream.StreamConfig) error {
-	_, err := b.js.CreateStream(ctx, want)
+	err := b.create(ctx, func(ctx context.Context) error {
+		_, err := b.js.CreateStream(ctx, want)
+		return err
+	})
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		return b.verifyStream(ctx, want) // another process was quicker
+	}
+	if errors.Is(err, errMayNotCreate) {
+		return fmt.Errorf("stream %s %w", want.Name, err)
 	}
 	if err != nil {
 		return fmt.Errorf("create stream %s: %w", want.Name, err)
@@ -140,6 +147,35 @@ func (b *Broker) createStream(ctx context.Context, want jetstream.StreamConfig) 
 	}
 	b.log.Log(ctx, level, "stream made", "stream", want.Name, "replicas", want.Replicas, "max_age", want.MaxAge.String())
 	return nil
+}
+
+// errMayNotCreate is why a process waits for a stream, if the login is one for which NATS
+// lets others create them.
+var errMayNotCreate = errors.New("is not there and this login may not create it: waiting for a process that may, such as a bridge")
+
+// create makes a request that creates a stream. That it is refused NATS says aside, to
+// asyncError, and the request is never answered. It is made once on each connection: NATS
+// logs each.
+func (b *Broker) create(ctx context.Context, request func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	may := b.mayCreate.now()
+	if may.Err() != nil {
+		return errMayNotCreate
+	}
+	defer context.AfterFunc(may, func() { cancel(errMayNotCreate) })()
+	err := request(ctx)
+	if errors.Is(context.Cause(ctx), errMayNotCreate) {
+		return errMayNotCreate
+	}
+	return err
+}
+
+// isCreateRefused also finds what nats.go asks before it creates a bucket.
+func isCreateRefused(err error) bool {
+	text := err.Error()
+	return errors.Is(err, nats.ErrPermissionViolation) &&
+		(strings.Contains(text, `"$JS.API.STREAM.CREATE.`) || strings.Contains(text, `"$JS.API.INFO"`))
 }
 
 // hasAnswered reports whether the stream has ever answered.

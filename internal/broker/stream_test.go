@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -191,6 +192,53 @@ func TestABrokerWithoutStreamConfigMakesNothingAndWaits(t *testing.T) {
 	}
 	runReady(t, s.ClientURL())
 	b.awaitReady(t)
+}
+
+// mayNotMake is a server where one user, low, may make no streams and another one may.
+const mayNotMake = `authorization { users: [
+	{ user: high, password: p }
+	{ user: low, password: p, permissions: { publish: { deny: [ "$JS.API.STREAM.CREATE.>", "$JS.API.INFO" ] } } } ] }`
+
+func byUser(name string) func(*Config) {
+	return func(c *Config) { c.Login = Login{User: name, Password: "p"} }
+}
+
+// A broker that may make no streams waits, says so once, and is refused only once.
+func TestABrokerThatMayMakeNoStreamsWaits(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t, mayNotMake)
+	b := run(t, s.ClientURL(), byUser("low"))
+	testkit.Eventually(t, "Check to say why", func() bool { return errors.Is(b.Check(), errMayNotCreate) })
+	high := runReady(t, s.ClientURL(), byUser("high"))
+	b.awaitReady(t)
+	testkit.Eventually(t, "the bucket", func() bool { return high.sessions.Load() != nil })
+	b.wantRecalled(t, "S", "", 0)
+	b.remember(t, "S", "one", 0)
+	if log := b.out.String(); strings.Count(log, "may not create it") != 1 || strings.Contains(log, "violation") || b.Stats().Errors > 0 {
+		t.Errorf("the log:\n%s", log)
+	}
+}
+
+// The same with streams that are there, and a bucket that is not: it is ready.
+func TestABrokerThatMayNotMakeTheBucketIsReadyWithoutIt(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t, mayNotMake)
+	high := runReady(t, s.ClientURL(), byUser("high"))
+	testkit.Eventually(t, "the bucket", func() bool { return high.sessions.Load() != nil })
+	if err := high.js.DeleteKeyValue(t.Context(), SessionBucket); err != nil {
+		t.Fatal(err)
+	}
+	b := runReady(t, s.ClientURL(), byUser("low"))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := b.Remember(ctx, "S", []byte("one"), 0); err == nil {
+		t.Error("it is kept nowhere")
+	}
+	high.remember(t, "other", "x", 0) // makes it
+	b.remember(t, "S", "one", 0)
+	if log := b.out.String(); strings.Contains(log, "violation") || b.Stats().Errors > 0 {
+		t.Errorf("the log:\n%s", log)
+	}
 }
 
 func TestTheReasonWhyAStreamCannotBeMadeIsLogged(t *testing.T) {

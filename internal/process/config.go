@@ -31,6 +31,8 @@ type NATSFlags struct {
 	NATSURL   string        `name:"nats-url" env:"TELLE_NATS_URL,NATS_URL" default:"nats://127.0.0.1:4222" help:"NATS servers, separated by commas."`
 	HoldBytes int64         `default:"67108864" help:"How much may be held until the stream has acknowledged it, in bytes: at least twice --max-message-bytes. Past it, senders wait."`
 	AckWait   time.Duration `default:"5s" help:"How long to wait for the stream's ack before publishing again."`
+
+	NATSAuthFlags `embed:""`
 }
 
 // StreamFlags say what the streams are created with.
@@ -87,8 +89,11 @@ type BridgeConfig struct {
 	RedisStreams  []string `help:"Redis streams to take events from, separated by commas; the message stands in the field event." group:"Redis"`
 	RedisGroup    string   `default:"telle" help:"Consumer group of the Redis streams, which all bridges share." group:"Redis"`
 	RedisOut      string   `default:"telle:chatbot" help:"Channel on which events that did not come from Redis are published, once. Empty: none." group:"Redis"`
-	MaxBodyBytes  int64    `default:"8388608" help:"The longest body of POST /v1/events, in bytes." group:"HTTP"`
-	Common        `embed:""`
+
+	RedisAuthFlags `embed:"" group:"Redis"`
+
+	MaxBodyBytes int64 `default:"8388608" help:"The longest body of POST /v1/events, in bytes." group:"HTTP"`
+	Common       `embed:""`
 }
 
 // Validate is called by the flag parser.
@@ -128,6 +133,7 @@ func checkListen(public, internal string) error {
 func (c *BridgeConfig) redis(log *slog.Logger) source.RedisOptions {
 	return source.RedisOptions{
 		URL:      c.RedisURL,
+		Login:    c.RedisAuthFlags.login(),
 		Channels: c.RedisChannels,
 		Out:      c.RedisOut,
 		Name:     bridgeName(),
@@ -141,6 +147,7 @@ func (c *BridgeConfig) redis(log *slog.Logger) source.RedisOptions {
 func (c *BridgeConfig) streamsOfRedis(log *slog.Logger) source.StreamsOptions {
 	return source.StreamsOptions{
 		URL:      c.RedisURL,
+		Login:    c.RedisAuthFlags.login(),
 		Keys:     c.RedisStreams,
 		Group:    c.RedisGroup,
 		Name:     bridgeName(),
@@ -152,13 +159,16 @@ func (c *BridgeConfig) streamsOfRedis(log *slog.Logger) source.StreamsOptions {
 
 // out returns where the bridge publishes what did not come from Redis.
 func (c *BridgeConfig) out(log *slog.Logger) source.OutOptions {
-	return source.OutOptions{URL: c.RedisURL, Channel: c.RedisOut, Name: bridgeName(), Log: log}
+	return source.OutOptions{URL: c.RedisURL, Login: c.RedisAuthFlags.login(), Channel: c.RedisOut, Name: bridgeName(), Log: log}
 }
 
 func bridgeName() string { return "telle-bridge-" + hostname() }
 
 func (c *Common) check() error {
-	errs := []error{broker.CheckURL(c.NATS.NATSURL), c.Limits.check(), c.TLS.check()}
+	errs := []error{
+		broker.CheckURL(c.NATS.NATSURL), c.NATS.Login("").Check(c.NATS.NATSURL),
+		c.Limits.check(), c.TLS.check(),
+	}
 	positive := func(flag string, n int64) {
 		if n <= 0 {
 			errs = append(errs, fmt.Errorf("--%s must be more than 0", flag))

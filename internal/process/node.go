@@ -62,6 +62,7 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 	var err error
 	n.broker, err = broker.New(broker.Config{
 		URL:       cfg.NATS.NATSURL,
+		Login:     cfg.NATS.Login(role),
 		Name:      "telle-" + role + "-" + hostname(),
 		Streams:   cfg.streams(),
 		HoldBytes: cfg.NATS.HoldBytes,

@@ -1,16 +1,15 @@
 package process
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/telle-ai/event-router/internal/auth"
+	"github.com/telle-ai/event-router/internal/secret"
 	"github.com/telle-ai/event-router/internal/socket"
 )
 
@@ -118,40 +117,18 @@ func (f *TokenFlags) secrets() (secrets [][]byte, err error) {
 		{"--jwt-secret", f.JWTSecret, f.JWTSecretFile},
 		{"--jwt-old-secret", f.OldSecret, f.OldSecretFile},
 	} {
-		secret, err := SecretOf(s.flag, s.value, s.file)
-		switch {
-		case err != nil:
+		text, err := secret.Of(s.flag, s.value, s.file)
+		if err != nil {
 			return nil, err
-		case secret != nil:
-			secrets = append(secrets, secret)
+		}
+		if text != "" {
+			secrets = append(secrets, []byte(text))
 		}
 	}
 	if len(secrets) > 0 && f.JWTSecret == "" && f.JWTSecretFile == "" {
 		return nil, errors.New("--jwt-old-secret needs --jwt-secret")
 	}
 	return secrets, nil
-}
-
-// SecretOf returns a secret that is given by a flag, or by a file that the flag's name
-// and -file names; nil if by neither. White space around it does not count in a file.
-// The error holds nothing of it.
-func SecretOf(flag, value, file string) ([]byte, error) {
-	switch {
-	case value != "" && file != "":
-		return nil, fmt.Errorf("%s and %[1]s-file exclude each other", flag)
-	case value != "":
-		return []byte(value), nil
-	case file == "":
-		return nil, nil
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s-file: %w", flag, err)
-	}
-	if b = bytes.TrimSpace(b); len(b) == 0 {
-		return nil, fmt.Errorf("%s-file %s is empty", flag, file)
-	}
-	return b, nil
 }
 
 // authenticate makes what knows clients.

@@ -34,34 +34,39 @@ type address struct {
 }
 
 // addressOf reads a URL that checkURL has found good.
-func addressOf(url string) (*address, error) { return formOf(url).address(url) }
+func addressOf(url string, login Login) (*address, error) { return formOf(url).address(url, login) }
 
-func singleAddress(url string) (*address, error) {
+func singleAddress(url string, login Login) (*address, error) {
 	o, err := redis.ParseURL(url)
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL: %w", err)
 	}
+	login.single(o)
 	return &address{login: *o}, nil
 }
 
-func sentinelAddress(url string) (*address, error) {
+func sentinelAddress(url string, login Login) (*address, error) {
 	o, err := redis.ParseFailoverURL(url)
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL: %w", err)
 	}
+	login.sentinel(o)
 	return &address{sentinels: o, login: redis.Options{
 		Username: o.Username, Password: o.Password, DB: o.DB, TLSConfig: o.TLSConfig, ClientName: o.ClientName,
+		CredentialsProviderContext: o.CredentialsProviderContext, Dialer: o.Dialer,
 		ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout,
 	}}, nil
 }
 
-func clusterAddress(url string) (*address, error) {
+func clusterAddress(url string, login Login) (*address, error) {
 	o, err := redis.ParseClusterURL(url)
 	if err != nil {
 		return nil, fmt.Errorf("parse the URL: %w", err)
 	}
+	login.cluster(o)
 	return &address{seeds: o.Addrs, login: redis.Options{
 		Username: o.Username, Password: o.Password, TLSConfig: o.TLSConfig, ClientName: o.ClientName,
+		CredentialsProviderContext: o.CredentialsProviderContext, Dialer: o.Dialer,
 		ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout,
 	}}, nil
 }
@@ -126,7 +131,7 @@ const askTimeout = time.Second
 // askOptions are for a client that asks once and is closed. One that is kept would
 // go on by itself to dial a server that has gone.
 func askOptions(o redis.Options) *redis.Options {
-	o.Protocol, o.MaxRetries, o.DialerRetries = protocol, noRetries, 1
+	o.Protocol, o.MaxRetries, o.DialerRetries, o.DisableIdentity = protocol, noRetries, 1, true
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = askTimeout, askTimeout, askTimeout
 	return &o
 }
@@ -157,7 +162,7 @@ func (a *address) masters(ctx context.Context) ([]string, error) {
 
 func ask(ctx context.Context, addr string, o *redis.FailoverOptions) verdict {
 	client := redis.NewSentinelClient(askOptions(redis.Options{
-		Addr: addr, Username: o.SentinelUsername, Password: o.SentinelPassword, TLSConfig: o.TLSConfig,
+		Addr: addr, Username: o.SentinelUsername, Password: o.SentinelPassword, TLSConfig: o.TLSConfig, Dialer: o.Dialer,
 	}))
 	defer client.Close()
 	master, err := client.Master(ctx, o.MasterName).Result()

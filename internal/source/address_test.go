@@ -237,7 +237,7 @@ func TestTheGapBeginsWhenTheSentinelsAgreedLast(t *testing.T) {
 		{"redis://h?master_name=m", 9, 0, 0},
 		{"redis://h", 9, 0, 9},
 	} {
-		a, err := addressOf(test.url)
+		a, err := addressOf(test.url, Login{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -274,7 +274,7 @@ func TestTheSentinelThatKnowsOfTheLastFailoverIsBelieved(t *testing.T) {
 }
 
 func TestTheMastersPasswordIsNotTheSentinels(t *testing.T) {
-	a, err := addressOf("rediss://su:sp@s1:26379/3?master_name=m&username=mu&password=mp&addr=s2:1&client_name=c")
+	a, err := addressOf("rediss://su:sp@s1:26379/3?master_name=m&username=mu&password=mp&addr=s2:1&client_name=c", Login{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ func TestALinkHearsWhatIsPublishedOnAnyNodeOfACluster(t *testing.T) {
 }
 
 func TestTheNodesOfAClusterAreTriedInTurn(t *testing.T) {
-	a, err := addressOf("redis://a:1?addr=b:2")
+	a, err := addressOf("redis://a:1?addr=b:2", Login{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,8 @@ import (
 // A urlForm is one of the ways to name a Redis, each read by go-redis's own parser.
 type urlForm struct {
 	looks   string // for the error
-	read    func(url, name string) (open func() redis.UniversalClient, err error)
-	address func(url string) (*address, error)
+	read    func(url, name string, login Login) (open func() redis.UniversalClient, err error)
+	address func(url string, login Login) (*address, error)
 }
 
 var (
@@ -36,29 +36,31 @@ func formOf(url string) urlForm {
 }
 
 // checkURL says what is wrong with the URL without a word of it: any part of what
-// cannot be read may be the password.
-func checkURL(url string) error {
-	_, err := readURL(url, "")
-	return err
+// cannot be read may be the password. It also says what is wrong with the login there.
+func checkURL(url string, login Login) error {
+	if _, err := readURL(url, "", login); err != nil {
+		return err
+	}
+	return login.check(url)
 }
 
 // newClient returns a client of the Redis, the Sentinels' master or the Cluster
 // that the URL names. Name is its connections', unless the URL has one.
-func newClient(url, name string) (redis.UniversalClient, error) {
-	open, err := readURL(url, name)
+func newClient(url, name string, login Login) (redis.UniversalClient, error) {
+	open, err := readURL(url, name, login)
 	if err != nil {
 		return nil, err
 	}
 	return open(), nil
 }
 
-func readURL(url, name string) (open func() redis.UniversalClient, err error) {
+func readURL(url, name string, login Login) (open func() redis.UniversalClient, err error) {
 	scheme, _, ok := strings.Cut(url, "://")
 	if !ok || scheme != "redis" && scheme != "rediss" && scheme != "unix" {
 		return nil, errors.New("--redis-url does not begin with redis://, rediss:// or unix://")
 	}
 	form := formOf(url)
-	if open, err = form.read(url, name); err != nil {
+	if open, err = form.read(url, name, login); err != nil {
 		return nil, errors.New("--redis-url is not of the form " + form.looks +
 			" (special characters of a password are written as %XX)")
 	}
@@ -66,25 +68,27 @@ func readURL(url, name string) (open func() redis.UniversalClient, err error) {
 }
 
 // The same for all three: RESP3 loses messages, see link.options. A retry is the
-// caller's, who knows what a lost answer means. A context's deadline holds.
+// caller's, who knows what a lost answer means. A context's deadline holds. Which library
+// this is Redis is not told: that would need one more right.
 const (
 	protocol  = 2
 	noRetries = -1
 )
 
-func readSingle(url, name string) (open func() redis.UniversalClient, err error) {
+func readSingle(url, name string, login Login) (open func() redis.UniversalClient, err error) {
 	o, err := redis.ParseURL(url)
 	if err != nil {
 		return nil, err
 	}
-	o.Protocol, o.MaxRetries, o.ContextTimeoutEnabled = protocol, noRetries, true
+	login.single(o)
+	o.Protocol, o.MaxRetries, o.ContextTimeoutEnabled, o.DisableIdentity = protocol, noRetries, true, true
 	if o.ClientName == "" {
 		o.ClientName = name
 	}
 	return func() redis.UniversalClient { return redis.NewClient(o) }, nil
 }
 
-func readSentinel(url, name string) (open func() redis.UniversalClient, err error) {
+func readSentinel(url, name string, login Login) (open func() redis.UniversalClient, err error) {
 	o, err := redis.ParseFailoverURL(url)
 	if err != nil {
 		return nil, err
@@ -92,19 +96,21 @@ func readSentinel(url, name string) (open func() redis.UniversalClient, err erro
 	if o.MasterName == "" || o.RouteByLatency || o.RouteRandomly || o.ReplicaOnly {
 		return nil, errors.New("not a master") // a replica takes no acks, and hears events late
 	}
-	o.Protocol, o.MaxRetries, o.ContextTimeoutEnabled = protocol, noRetries, true
+	login.sentinel(o)
+	o.Protocol, o.MaxRetries, o.ContextTimeoutEnabled, o.DisableIdentity = protocol, noRetries, true, true
 	if o.ClientName == "" {
 		o.ClientName = name
 	}
 	return func() redis.UniversalClient { return redis.NewFailoverClient(o) }, nil
 }
 
-func readCluster(url, name string) (open func() redis.UniversalClient, err error) {
+func readCluster(url, name string, login Login) (open func() redis.UniversalClient, err error) {
 	o, err := redis.ParseClusterURL(url)
 	if err != nil {
 		return nil, err
 	}
-	o.Protocol, o.MaxRetries, o.ContextTimeoutEnabled = protocol, noRetries, true
+	login.cluster(o)
+	o.Protocol, o.MaxRetries, o.ContextTimeoutEnabled, o.DisableIdentity = protocol, noRetries, true, true
 	if o.ClientName == "" {
 		o.ClientName = name
 	}

@@ -20,7 +20,7 @@ func TestAURLLeadsToAServerToSentinelsOrToACluster(t *testing.T) {
 		"redis://host:1?min_idle_conns=0&protocol=3&max_retries=7":      "*redis.Client of Redis<host:1",
 		"redis://s1?master_name=m&client_name=mine&protocol=3&addr=b:2": "*redis.Client of Redis<FailoverClient",
 	} {
-		client, err := newClient(url, "telle")
+		client, err := newClient(url, "telle", Login{})
 		if err != nil {
 			t.Errorf("%s: %v", url, err)
 			continue
@@ -62,7 +62,7 @@ func TestABadURLIsToldByItsFormWithoutThePassword(t *testing.T) {
 		"redis://:geheim@host?addr=b:1&geheim=2":               "addr=host:port",
 		"geheim":                                               "does not begin with",
 	} {
-		err := checkURL(url)
+		err := checkURL(url, Login{})
 		if err == nil {
 			t.Errorf("%s was accepted", url)
 			continue

@@ -139,10 +139,14 @@ func (l *link) options(connected context.Context, started *sync.WaitGroup) *redi
 	// connection: it has lost messages there (redis/go-redis#3839, #3935, #3936).
 	o.Protocol = protocol
 	o.MaxRetries = noRetries // Run does that
+	o.DisableIdentity = true
 	if o.ClientName == "" {
 		o.ClientName = l.r.opts.Name
 	}
-	dial := dialer(o.TLSConfig)
+	dial := o.Dialer
+	if dial == nil {
+		dial = dialer(o.TLSConfig)
+	}
 	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		// By itself, go-redis first puts a new connection in the place of a broken
 		// one, however long that takes, and then tells of the break.

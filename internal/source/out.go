@@ -16,6 +16,7 @@ import (
 // OutOptions says where in which Redis events go.
 type OutOptions struct {
 	URL     string                    // of one server, or of Sentinels or a Cluster with master_name or addr in the query
+	Login   Login                     // beside what the URL says
 	Channel string                    // --redis-out
 	Name    string                    // of the connection, in Redis's CLIENT LIST; may be empty
 	Invalid func(e Stored, err error) // is told of an event that is not valid; nil: nobody is
@@ -67,7 +68,10 @@ func NewOut(opts OutOptions) (*Out, error) {
 	if opts.Channel == "" {
 		return nil, errors.New("--redis-out is empty")
 	}
-	client, err := newClient(opts.URL, opts.Name)
+	if err := checkURL(opts.URL, opts.Login); err != nil {
+		return nil, err
+	}
+	client, err := newClient(opts.URL, opts.Name, opts.Login)
 	if err != nil {
 		return nil, err
 	}

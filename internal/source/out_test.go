@@ -21,7 +21,7 @@ type listener struct {
 // listen subscribes, by a client of our own kind, before it returns.
 func listen(t *testing.T, url, channel string) *listener {
 	t.Helper()
-	client, err := newClient(url, "")
+	client, err := newClient(url, "", Login{})
 	if err != nil {
 		t.Fatal(err)
 	}

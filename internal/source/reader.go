@@ -121,7 +121,7 @@ func (r *reader) lead(ctx, lasting context.Context) error {
 // fails. A failed read may have delivered entries that did not arrive: they are
 // pending, and found when read is called again.
 func (r *reader) read(ctx context.Context) error {
-	conn, err := newClient(r.s.opts.URL, r.s.opts.Name)
+	conn, err := newClient(r.s.opts.URL, r.s.opts.Name, r.s.opts.Login)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 // RedisOptions says which channels of which Redis to listen to.
 type RedisOptions struct {
 	URL      string        // of one server, or of Sentinels or a Cluster with master_name or addr in the query
+	Login    Login         // beside what the URL says
 	Channels []string      // one with any of "*?[" is a pattern
 	Out      string        // the channel that the bridge publishes on, which is not read; may be empty
 	Name     string        // of the bridge: in Redis's CLIENT LIST and in advisories; may be empty
@@ -114,13 +115,13 @@ var (
 
 // NewRedis checks the options. It opens nothing: [Redis.Run] does.
 func NewRedis(opts RedisOptions, stream Stream) (*Redis, error) {
-	if err := checkURL(opts.URL); err != nil {
+	if err := checkURL(opts.URL, opts.Login); err != nil {
 		return nil, err
 	}
 	if err := checkChannels(opts.Channels, opts.Out); err != nil {
 		return nil, err
 	}
-	addr, err := addressOf(opts.URL)
+	addr, err := addressOf(opts.URL, opts.Login)
 	if err != nil {
 		return nil, err
 	}

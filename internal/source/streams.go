@@ -15,6 +15,7 @@ import (
 // StreamsOptions says which streams of which Redis to read.
 type StreamsOptions struct {
 	URL      string        // of one server, or of Sentinels or a Cluster with master_name or addr in the query
+	Login    Login         // beside what the URL says
 	Keys     []string      // of the streams (--redis-streams)
 	Group    string        // the consumer group that all bridges share (--redis-group)
 	Name     string        // of the bridge: in Redis's CLIENT LIST and in its leases; may be empty
@@ -80,7 +81,7 @@ type Streams struct {
 
 // NewStreams checks the options. It opens nothing: [Streams.Run] does.
 func NewStreams(opts StreamsOptions, pub Publisher) (*Streams, error) {
-	if err := checkURL(opts.URL); err != nil {
+	if err := checkURL(opts.URL, opts.Login); err != nil {
 		return nil, err
 	}
 	leases, err := leasesOf(opts)
@@ -135,7 +136,7 @@ func leasesOf(opts StreamsOptions) ([]string, error) {
 // still call back. Run is called once.
 func (s *Streams) Run(ctx context.Context) error {
 	defer s.setEnding(errStopped)
-	client, err := newClient(s.opts.URL, s.opts.Name)
+	client, err := newClient(s.opts.URL, s.opts.Name, s.opts.Login)
 	if err != nil {
 		return err
 	}

@@ -504,7 +504,7 @@ func testReader(t *testing.T, server *testkit.Redis) (*reader, redis.UniversalCl
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := newClient(server.URL, "")
+	client, err := newClient(server.URL, "", Login{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,8 @@ type Redis struct {
 	Addr string // 127.0.0.1:port, the same after Restart
 	URL  string // redis://127.0.0.1:port
 
+	TLSURL string // rediss://127.0.0.1:port, of one that speaks TLS, too
+
 	t       testing.TB
 	port    string
 	dir     string
@@ -44,6 +46,17 @@ func StartDurableRedis(t testing.TB) *Redis {
 	return startRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 }
 
+// StartTLSRedis is StartRedis with a second port, for TLS: there the server has a
+// certificate of the authority, and asks for one.
+func StartTLSRedis(t testing.TB, ca *CA) *Redis {
+	t.Helper()
+	cert, port := ca.Issue(t, "127.0.0.1"), freePort(t)
+	r := startRedis(t, "--appendonly", "no", "--tls-port", port, "--tls-auth-clients", "yes",
+		"--tls-cert-file", cert.CertFile, "--tls-key-file", cert.KeyFile, "--tls-ca-cert-file", ca.File)
+	r.TLSURL = "rediss://127.0.0.1:" + port
+	return r
+}
+
 func startRedis(t testing.TB, keep ...string) *Redis {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
@@ -64,14 +77,20 @@ func startRedis(t testing.TB, keep ...string) *Redis {
 
 func (r *Redis) takePort() {
 	r.t.Helper()
+	r.port = freePort(r.t)
+	r.Addr = "127.0.0.1:" + r.port
+	r.URL = "redis://" + r.Addr
+}
+
+func freePort(t testing.TB) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		r.t.Fatalf("find a free port: %v", err)
+		t.Fatalf("find a free port: %v", err)
 	}
 	defer l.Close()
-	r.Addr = l.Addr().String()
-	r.URL = "redis://" + r.Addr
-	_, r.port, _ = net.SplitHostPort(r.Addr)
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
 }
 
 // start returns when the server answers.

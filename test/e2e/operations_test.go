@@ -216,7 +216,7 @@ func TestConfigurationMistakesAreNamed(t *testing.T) {
 		{"router", "", []string{"--check", "--auth=jwt"}, 1, "--jwt-secret"},
 		{"router", "TELLE_JWT_SECRET=" + firstSecret[:20], []string{"--check", "--auth=jwt"}, 1, "--jwt-secret"},
 		{"router", "", []string{"--check", "--jwt-secret=" + firstSecret}, 1, "--auth jwt"},
-		{"router", "", []string{"--check", "--auth=jwt", "--jwt-secret=" + firstSecret, "--jwt-secret-file=" + level}, 1, "exclude"},
+		{"router", "", []string{"--check", "--auth=jwt", "--jwt-secret=" + firstSecret, "--jwt-secret-file=" + level}, 1, "both given"},
 		{"router", "", []string{"--check", "--auth=jwt", "--jwt-secret-file=/nowhere"}, 1, "--jwt-secret-file"},
 		{"router", "", []string{"--check", "--auth=jwt", "--jwt-old-secret=" + firstSecret}, 1, "needs --jwt-secret"},
 		{"router", "", []string{"--check", "--auth=jwt", "--jwks-file=" + level}, 1, "--jwks-file"},
