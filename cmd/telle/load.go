@@ -36,6 +36,8 @@ type still struct {
 	Token         string        `help:"A token that all show. Needs --dealer." group:"Identity"`
 	JWTSecret     string        `name:"jwt-secret" env:"TELLE_JWT_SECRET" help:"Mint a token for each (HS256) with this secret." group:"Identity"`
 	JWTSecretFile string        `name:"jwt-secret-file" env:"TELLE_JWT_SECRET_FILE" help:"A file that holds the secret." group:"Identity"`
+	JWTIssuer     string        `name:"jwt-issuer" env:"TELLE_JWT_ISSUER" help:"iss of the tokens that are minted." group:"Identity"`
+	JWTAudience   string        `name:"jwt-audience" env:"TELLE_JWT_AUDIENCE" help:"aud of the tokens that are minted." group:"Identity"`
 	Sockets       int           `default:"${sockets}" help:"How many." group:"Load"`
 	Groups        *int          `help:"In how many groups. Without it: ${groups}." group:"Load"`
 	Connecting    int           `default:"${connecting}" help:"How many connect at once. 0: all." group:"Load"`
@@ -85,6 +87,7 @@ type resume struct {
 func (s *still) apply(o *load.Options) {
 	o.URLs, o.Protocol, o.Metrics = s.URL, s.Protocol, s.Metrics
 	o.Role, o.Dealer, o.Token, o.Secret = s.Role, s.Dealer, s.Token, s.JWTSecret
+	o.Issuer, o.Audience = s.JWTIssuer, s.JWTAudience
 	o.Sockets, o.Connecting, o.Wait = s.Sockets, s.Connecting, s.Wait
 	if o.Groups = usualGroups(o.Scenario, s.Sockets); s.Groups != nil {
 		o.Groups = *s.Groups

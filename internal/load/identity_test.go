@@ -8,15 +8,15 @@ import (
 )
 
 func TestMintedTokensSayWhoTheClientIs(t *testing.T) {
-	o := Options{Dealer: "d1", Secret: "a secret that nobody knows"}
+	o := Options{Dealer: "d1", Secret: "a secret that nobody knows", Issuer: "us", Audience: "chat"}
 	for _, tc := range []struct{ role, group string }{{"customer", "g7"}, {"service", ""}} {
-		token, err := o.tokenFor(tc.role, tc.group)
+		token, err := o.tokenFor(tc.role, tc.group, "one")
 		if err != nil {
 			t.Fatal(err)
 		}
 		claims := jwt.MapClaims{}
 		_, err = jwt.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return []byte(o.Secret), nil },
-			jwt.WithValidMethods([]string{"HS256"}), jwt.WithExpirationRequired())
+			jwt.WithValidMethods([]string{"HS256"}), jwt.WithExpirationRequired(), jwt.WithIssuer("us"), jwt.WithAudience("chat"), jwt.WithSubject("one"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,7 +31,7 @@ func TestMintedTokensSayWhoTheClientIs(t *testing.T) {
 }
 
 func TestAnotherSecretDoesNotVerifyAToken(t *testing.T) {
-	token, err := (&Options{Dealer: "d1", Secret: "one"}).tokenFor("admin", "g1")
+	token, err := (&Options{Dealer: "d1", Secret: "one"}).tokenFor("admin", "g1", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,10 +41,10 @@ func TestAnotherSecretDoesNotVerifyAToken(t *testing.T) {
 }
 
 func TestAFixedTokenIsShownAsItIs(t *testing.T) {
-	if token, err := (&Options{Token: "given"}).tokenFor("customer", "g1"); token != "given" || err != nil {
+	if token, err := (&Options{Token: "given"}).tokenFor("customer", "g1", ""); token != "given" || err != nil {
 		t.Errorf("%q, %v", token, err)
 	}
-	if token, err := (&Options{}).tokenFor("customer", "g1"); token != "" || err != nil {
+	if token, err := (&Options{}).tokenFor("customer", "g1", ""); token != "" || err != nil {
 		t.Errorf("without token and secret: %q, %v", token, err)
 	}
 }

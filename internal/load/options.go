@@ -31,6 +31,8 @@ type Options struct {
 	Token  string // the same for all
 	Secret string // of tokens that are minted; "": none are
 
+	Issuer, Audience string // of these; "": not said
+
 	Sockets    int
 	Groups     int
 	Connecting int // how many connect at once; 0: all

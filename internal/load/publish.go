@@ -149,7 +149,7 @@ type httpPublisher struct {
 func newHTTPPublisher(r *run, u *url.URL) (publisher, error) {
 	query := url.Values{"role": {"service"}, "dealerId": {r.Dealer}}
 	path := "/v1/events"
-	token, err := r.tokenFor("service", "")
+	token, err := r.tokenFor("service", "", "")
 	return &httpPublisher{endpoint(u.String(), path, query), token, &http.Client{Transport: &http.Transport{}}}, err
 }
 

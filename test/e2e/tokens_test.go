@@ -182,10 +182,11 @@ func TestAnOfficialClientIsToldOfItsTokensEnd(t *testing.T) {
 // telle load mints its own tokens.
 func TestLoadShowsTokens(t *testing.T) {
 	nats := startNATS(t)
-	router := startServer(t, "router", "--nats-url", nats.url, "--auth", "jwt", "--jwt-secret", firstSecret, "--drain-time", "0s").ready()
+	router := startServer(t, "router", "--nats-url", nats.url, "--auth", "jwt", "--jwt-secret", firstSecret, "--max-sockets-per-identity", "1",
+		"--jwt-issuer", "us", "--jwt-audience", "chat", "--drain-time", "0s").ready()
 	secret := write(t, filepath.Join(t.TempDir(), "secret"), firstSecret)
 	for _, protocol := range []string{"websocket", "socketio"} {
-		r, code, stderr := telleLoad(t, "groups", "--protocol", protocol, "--jwt-secret-file", secret, "--sockets", "20", "--groups", "10",
+		r, code, stderr := telleLoad(t, "groups", "--protocol", protocol, "--jwt-secret-file", secret, "--jwt-issuer", "us", "--jwt-audience", "chat", "--sockets", "20", "--groups", "10",
 			"--rate", "500", "--duration", "200ms", "--warm", "50ms", "--url", "ws://"+router.public, "--publish", nats.url)
 		r.isClean(t, code, stderr)
 	}
