@@ -255,8 +255,7 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	if n.jwt != nil {
 		parts.start(func() error { n.jwt.Run(brokerCtx); return nil })
 	}
-	public := n.httpServer(n.public)
-	public.ConnState = n.sockets.ConnState
+	public := n.publicServer()
 	parts.start(func() error { return serving("--listen", public.Serve(l.Public)) })
 
 	sourceCtx, stopSources := context.WithCancel(context.Background())
