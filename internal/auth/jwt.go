@@ -139,8 +139,11 @@ func (c *claims) identity() (Identity, error) {
 			continue
 		}
 		texts, ok := textsOf(claim.value)
-		if !ok {
+		switch {
+		case !ok:
 			return id, fmt.Errorf("%s must be a string or an integer", claim.name)
+		case len(texts) == 0 && string(claim.value) != "null":
+			return id, fmt.Errorf("%s is missing: the list is empty", claim.name) // none of them, not any of them
 		}
 		*claim.texts = texts
 	}

@@ -182,6 +182,8 @@ func TestATokenThatDoesNotCountIsRefused(t *testing.T) {
 		{"no dealer in the list", hs256(t, with(jwt.MapClaims{"dealerId": []string{}, "role": "service"})), "dealerId is missing"},
 		{"a customer of every dealer", hs256(t, with(jwt.MapClaims{"dealerId": "*"})), "dealerId *"},
 		{"an admin of every dealer", hs256(t, with(jwt.MapClaims{"dealerId": "*", "role": "admin"})), "dealerId *"},
+		{"no group in the list", hs256(t, with(jwt.MapClaims{"groupId": []string{}})), "groupId is missing"},
+		{"no admin in the list", hs256(t, with(jwt.MapClaims{"role": "admin", "adminId": []string{}})), "adminId is missing"},
 		{"every dealer and one", hs256(t, with(jwt.MapClaims{"dealerId": []string{"d", "*"}, "role": "service"})), "dealerId *"},
 		{"a customer of two dealers", hs256(t, with(jwt.MapClaims{"dealerId": []string{"d", "e"}})), "dealerId is there 2 times"},
 		{"a dealer that is an object", hs256(t, with(jwt.MapClaims{"dealerId": map[string]string{}})), "dealerId must be"},

@@ -275,9 +275,7 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	if n.jwt != nil {
 		parts.start(func() error { n.jwt.Run(brokerCtx); return nil })
 	}
-	public := n.httpServer(n.headers)
-	public.ConnState = n.sockets.ConnState
-	public.MaxHeaderBytes = headerSlack * n.headers.most
+	public := n.publicServer()
 	parts.start(func() error { return serving("--listen", n.publicCert.serveOn(l.Public, public)) })
 
 	sourceCtx, stopSources := context.WithCancel(context.Background())

@@ -364,10 +364,10 @@ func (e *engine) receive(ctx context.Context, packets ...socketio.Packet) {
 	}
 }
 
-// allows reports whether the client may send a packet now. The answer to a ping it may, and
-// what belongs to a packet that came before.
+// allows reports whether the client may send a packet now. The answer to a ping it may,
+// what belongs to a packet that came before, and its goodbye.
 func (e *engine) allows(p *socketio.Packet) bool {
-	if p.Binary && e.attachments > 0 || p.Kind == socketio.Pong && e.asked() {
+	if p.Binary && e.attachments > 0 || p.Kind == socketio.Pong && e.asked() || p.Kind == socketio.Close {
 		return true
 	}
 	role := auth.Customer

@@ -67,6 +67,8 @@ func (e notReadyError) Error() string { return "not ready: " + e.error.Error() }
 
 // refuse answers a request that is not served.
 func (s *Server) refuse(w http.ResponseWriter, err error) {
+	// It may have waited for long; and what is left of its body is read away before the answer.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.HandshakeIn + s.cfg.WriteIn))
 	if refusal, ok := errors.AsType[*socketio.Refusal](err); ok {
 		if refusal != socketio.Forbidden {
 			s.malformed.Add(1)
@@ -199,7 +201,6 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, p peer) error
 	_ = control.SetReadDeadline(time.Now().Add(s.cfg.HandshakeIn))
 	most := int64(s.cfg.MaxMessage) * patience
 	payload, err := io.ReadAll(io.LimitReader(r.Body, most+1))
-	_ = control.SetReadDeadline(time.Time{}) // what it says may take longer
 	if err == nil && int64(len(payload)) > most {
 		err = errTooLong
 	}
@@ -207,6 +208,7 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, p peer) error
 		p.abandon()
 		return err
 	}
+	_ = control.SetReadDeadline(time.Time{}) // what it says may take longer
 	if err := p.postOnce(r.Context(), payload); err != nil {
 		return err
 	}

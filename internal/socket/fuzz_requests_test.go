@@ -138,7 +138,7 @@ func FuzzComeback(f *testing.F) {
 		if len(back.secret) != secretLength {
 			t.Fatalf("%q: the secret is %q", pid, back.secret)
 		}
-		if id := sessionIDOf(back.secret); len(id) != secretLength || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
+		if id := sessionIDOf(back.secret, who); len(id) != secretLength || strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
 			t.Errorf("%q: the session is %q", pid, id)
 		}
 		if back.pid == "" {

@@ -115,9 +115,12 @@ func printOf(id auth.Identity) string {
 	return shortHash(fmt.Sprintf("%s %q", id.Key(), id.First), printLength)
 }
 
-// sessionIDOf returns the id of a session with a secret. It says nothing of the secret:
-// others see it.
-func sessionIDOf(secret string) string { return shortHash(secret, secretLength) }
+// sessionIDOf returns the id of an identity's session with a secret. It says nothing of the
+// secret: others see it. Who shows the secret as somebody else has another id, and cannot
+// take the session away.
+func sessionIDOf(secret string, id auth.Identity) string {
+	return shortHash(secret+printOf(id), secretLength)
+}
 
 func shortHash(text string, length int) string {
 	sum := sha256.Sum256([]byte(text))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -20,14 +21,21 @@ const (
 // A rawClient is a socket that does nothing by itself: it answers no ping and no
 // close, and reads only when it is told to.
 type rawClient struct {
-	t    testing.TB
-	conn net.Conn
-	in   *bufio.Reader
+	t       testing.TB
+	conn    net.Conn
+	in      *bufio.Reader
+	granted string // extensions
 }
 
 // dialRaw connects one. It gives up after 15 s, which is less than any default
 // that a test wants to be the flag's and not the default's.
 func dialRaw(t testing.TB, to *program, query string) *rawClient {
+	t.Helper()
+	return dialRawAt(t, to, "/ws?"+query)
+}
+
+// dialRawAt is dialRaw for any path, with more headers.
+func dialRawAt(t testing.TB, to *program, path string, headers ...string) *rawClient {
 	t.Helper()
 	conn, err := net.Dial("tcp", to.public)
 	if err != nil {
@@ -36,18 +44,19 @@ func dialRaw(t testing.TB, to *program, query string) *rawClient {
 	t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
 	_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10) // or the kernel takes a lot for who does not read
-	_, err = io.WriteString(conn, "GET /ws?"+query+" HTTP/1.1\r\nHost: telle\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+	_, err = io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: telle\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"+strings.Join(append(headers, "\r\n"), "\r\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &rawClient{t: t, conn: conn, in: bufio.NewReader(conn)}
 	resp, err := http.ReadResponse(c.in, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("dial %s?%s: %v, %v", to.name, query, resp, err)
+		t.Fatalf("dial %s%s: %v, %v", to.name, path, resp, err)
 	}
+	c.granted = resp.Header.Get("Sec-WebSocket-Extensions")
 	if op, payload := c.next(); op != opText {
-		t.Fatalf("%s?%s: first frame is %d %q", to.name, query, op, payload)
+		t.Fatalf("%s%s: first frame is %d %q", to.name, path, op, payload)
 	}
 	return c
 }
