@@ -29,7 +29,10 @@ type Identity struct {
 	AdminID string   // what an admin's messages must say; empty: anything
 	Subject string   // a name for it, by whoever made its token; may be empty
 
-	Proved  bool      // by a token; or else the client was believed
+	// Client is the one that a token names, whatever the client says besides; empty: its
+	// token may be many clients', or it has none.
+	Client string
+
 	Expires time.Time // when it is no longer good; zero: never
 }
 

@@ -84,7 +84,7 @@ func (j *JWT) Identify(ctx context.Context, h *Handshake) (Identity, error) {
 	if err != nil {
 		return id, fmt.Errorf("token: %w", err)
 	}
-	id.Proved, id.Expires = true, c.ExpiresAt.Add(j.leeway)
+	id.Client, id.Expires = c.client(&id), c.ExpiresAt.Add(j.leeway)
 	return id, id.narrow(h)
 }
 
@@ -119,6 +119,18 @@ type claims struct {
 	AdminID  json.RawMessage `json:"adminId"`  // a string or integer
 }
 
+// client returns the one that the token names: by sub or, without it, by its chats or its
+// adminId.
+func (c *claims) client(id *Identity) string {
+	switch {
+	case c.Subject != "":
+		return "sub " + c.Subject
+	case len(id.Groups) > 0 || id.AdminID != "":
+		return id.Key()
+	}
+	return ""
+}
+
 // everyDealers is what a service's token has as dealerId that is for all of them.
 const everyDealers = "*"
 
@@ -142,8 +154,8 @@ func (c *claims) identity() (Identity, error) {
 		switch {
 		case !ok:
 			return id, fmt.Errorf("%s must be a string or an integer", claim.name)
-		case len(texts) == 0 && string(claim.value) != "null":
-			return id, fmt.Errorf("%s is missing: the list is empty", claim.name) // none of them, not any of them
+		case len(texts) == 0:
+			return id, fmt.Errorf("%s is missing: it is null, or an empty list", claim.name) // none of them, not any of them
 		}
 		*claim.texts = texts
 	}

@@ -125,10 +125,7 @@ func TestATokenIsTakenForWhatItSays(t *testing.T) {
 			if exp := time.Unix(all["exp"].(int64), 0); !got.Expires.Equal(exp.Add(10 * time.Second)) {
 				t.Errorf("expires %s, the token %s", got.Expires, exp)
 			}
-			if !got.Proved {
-				t.Error("it is not proved")
-			}
-			got.Proved, got.Expires = false, time.Time{}
+			got.Client, got.Expires = "", time.Time{} // see below
 			if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", c.want) {
 				t.Errorf("got  %+v\nwant %+v", got, c.want)
 			}
@@ -177,6 +174,7 @@ func TestATokenThatDoesNotCountIsRefused(t *testing.T) {
 		{"another role", hs256(t, with(jwt.MapClaims{"role": "root"})), "role must be"},
 		{"role in a list", hs256(t, with(jwt.MapClaims{"role": []string{"admin"}})), "not a JWT"},
 		{"no dealer", hs256(t, with(jwt.MapClaims{"dealerId": nil})), "dealerId is missing"},
+		{"null group", hs256(t, with(jwt.MapClaims{"groupId": json.RawMessage("null")})), "groupId is missing"},
 		{"null dealer", hs256(t, with(jwt.MapClaims{"dealerId": json.RawMessage("null")})), "dealerId is missing"},
 		{"empty dealer", hs256(t, with(jwt.MapClaims{"dealerId": ""})), "dealerId"},
 		{"no dealer in the list", hs256(t, with(jwt.MapClaims{"dealerId": []string{}, "role": "service"})), "dealerId is missing"},
@@ -227,6 +225,30 @@ func TestAHandshakeMayNotNameMoreThanTheTokenAllows(t *testing.T) {
 	} {
 		if id, err := j.Identify(t.Context(), h); !errors.Is(err, ErrForbidden) {
 			t.Errorf("%v: %+v, %v", h.Names, id, err)
+		}
+	}
+}
+
+// Sockets are counted by who has the token, whatever he names besides.
+func TestATokenNamesOneClientWhateverItsHandshakeNames(t *testing.T) {
+	j := newJWT(t, usual())
+	for _, c := range []struct {
+		name   string
+		claims jwt.MapClaims
+		asked  []string
+		want   string
+	}{
+		{"a customer of a chat", nil, nil, `"customer" ["d"] ["g1"] "" ""`},
+		{"the same, by name", jwt.MapClaims{"sub": "ann"}, nil, "sub ann"},
+		{"another chat, the same name", jwt.MapClaims{"sub": "ann", "groupId": "g2"}, nil, "sub ann"},
+		{"customers of a dealer", jwt.MapClaims{"groupId": nil}, []string{"groupId", "g7"}, ""},
+		{"an admin who names himself", jwt.MapClaims{"role": "admin", "groupId": nil, "sub": "bob"}, []string{"adminId", "any"}, "sub bob"},
+		{"an admin", jwt.MapClaims{"role": "admin", "groupId": nil, "adminId": "a1"}, []string{"dealerId", "d", "dealerId", "d"}, `"admin" ["d"] [] "a1" ""`},
+		{"servers", jwt.MapClaims{"role": "service", "groupId": nil, "dealerId": "*"}, []string{"dealerId", "any"}, ""},
+	} {
+		id, err := j.Identify(t.Context(), asked(hs256(t, with(c.claims)), c.asked...))
+		if err != nil || id.Client != c.want {
+			t.Errorf("%s: %q, %v, want %q", c.name, id.Client, err, c.want)
 		}
 	}
 }

@@ -23,7 +23,7 @@ type keys struct {
 	url     string
 	refresh time.Duration
 	failed  func(error)
-	client  *http.Client
+	client  *http.Client // reads the JWKS
 	noHMAC  bool
 
 	secrets atomic.Pointer[[][]byte]
@@ -49,7 +49,7 @@ func newKeys(o JWTOptions) (*keys, error) {
 	if len(o.Secrets) == 0 && o.JWKS == "" {
 		return nil, errors.New("--auth jwt needs --jwt-secret, --jwks-url or --jwks-file")
 	}
-	k := &keys{url: o.JWKS, refresh: o.Refresh, failed: o.Failed, client: jwksClient(), noHMAC: len(o.Secrets) == 0}
+	k := &keys{url: o.JWKS, refresh: o.Refresh, failed: o.Failed, noHMAC: len(o.Secrets) == 0}
 	if k.failed == nil {
 		k.failed = func(error) {}
 	}
@@ -58,20 +58,37 @@ func newKeys(o JWTOptions) (*keys, error) {
 			return nil, err
 		}
 	}
-	if o.JWKS != "" {
-		if err := checkJWKS(o.JWKS); err != nil {
-			return nil, err
-		}
+	if o.JWKS == "" {
+		return k, nil
 	}
+	at, err := parseJWKSURL(o.JWKS)
+	if err != nil {
+		return nil, err
+	}
+	k.client = jwksClient(at.Scheme)
 	return k, nil
 }
 
-// jwksClient reads URLs, also of files: so that both are refreshed by the same code.
-func jwksClient() *http.Client {
+// jwksClient reads URLs of a scheme, be it of files: so that all are refreshed by the same
+// code. It follows no one elsewhere: to a file, or from https to http.
+func jwksClient(scheme string) *http.Client {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
-	t.RegisterProtocol("file", http.NewFileTransport(http.Dir("/")))
-	return &http.Client{Transport: bounded{t}, Timeout: fetchIn}
+	if scheme == fileScheme {
+		t.RegisterProtocol(fileScheme, http.NewFileTransport(http.Dir("/")))
+	}
+	stay := func(r *http.Request, _ []*http.Request) error {
+		if r.URL.Scheme != scheme {
+			return errors.New("the JWKS is said to be elsewhere, by another scheme")
+		}
+		return nil
+	}
+	return &http.Client{Transport: bounded{t}, Timeout: fetchIn, CheckRedirect: stay}
 }
+
+const fileScheme = "file"
+
+// FileURL returns the URL of a file with a JWKS. The path is absolute.
+func FileURL(path string) string { return (&url.URL{Scheme: fileScheme, Path: path}).String() }
 
 // A bounded transport returns no body that is too long.
 type bounded struct{ http.RoundTripper }
@@ -88,20 +105,28 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// checkJWKS looks at what can be seen of a JWKS without a network.
-func checkJWKS(text string) error {
+// parseJWKSURL looks at what can be seen of a JWKS without a network.
+func parseJWKSURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:
-		return errors.New("--jwks-url is not a URL")
-	case u.Scheme == "file":
+		return nil, errors.New("--jwks-url is not a URL")
+	case u.Scheme == fileScheme:
 		if _, err := readKeys(u.Path); err != nil {
-			return fmt.Errorf("--jwks-file: %w", err)
+			return nil, fmt.Errorf("--jwks-file: %w", err)
 		}
 	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
-		return errors.New("--jwks-url must begin with https:// or http://")
+		return nil, errors.New("--jwks-url must begin with https:// or http://")
 	}
-	return nil
+	return u, nil
+}
+
+// tell says that the JWKS could not be read, without its URL: that may hold a key.
+func (k *keys) tell(err error) {
+	if at, ok := errors.AsType[*url.Error](err); ok {
+		err = at.Err
+	}
+	k.failed(err)
 }
 
 // methods are those that tokens may be signed by.
@@ -179,7 +204,7 @@ func (k *keys) run(ctx context.Context) {
 		giveUp() // or the library would go on with what has failed
 		if err != nil && !told && ctx.Err() == nil {
 			told = true
-			k.failed(err)
+			k.tell(err)
 		}
 		select {
 		case <-again.C:
@@ -195,7 +220,8 @@ func (k *keys) fetch(ctx context.Context) (keyfunc.Keyfunc, error) {
 		Ctx:                 ctx,
 		HTTPTimeout:         fetchIn,
 		RefreshInterval:     k.refresh,
-		RefreshErrorHandler: func(_ context.Context, err error) { k.failed(err) },
+		RefreshErrorHandler: func(_ context.Context, err error) { k.tell(err) },
+		ValidateOptions:     jwkset.JWKValidateOptions{SkipAll: true}, // or one key of an odd use would spoil all
 		Storage:             neverEmpty{jwkset.NewMemoryStorage()},
 	})
 	if err != nil {

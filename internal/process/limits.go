@@ -13,15 +13,18 @@ import (
 type LimitFlags struct {
 	MaxSockets            int      `default:"100000" help:"Sockets in all. 0: no limit, as for the others up to --max-joins."`
 	MaxSocketsPerAddress  int      `default:"20000" help:"Sockets of one address, or of one /64 of IPv6. Behind a load balancer it needs --trusted-proxies: set it low then."`
-	MaxSocketsPerIdentity int      `default:"1000" help:"Sockets of one identity: of the same sub in a token, or else of the same claims."`
-	MaxWaiting            int      `default:"10000" help:"Connections and clients that have not said yet who they are. Past it, the one goes that has waited longest."`
-	MaxFrameRate          float64  `default:"20" help:"Frames of one socket per second; of a service 100 times as many. Past it they are refused, and who goes on is closed."`
-	MaxFrameBurst         int      `default:"100" help:"How many may come at once; of a service 100 times as many."`
+	MaxSocketsPerIdentity int      `default:"1000" help:"Sockets of one client: of the same sub in its token or, without sub, of the same groupId or adminId. Who has none of these is not counted."`
+	MaxWaiting            int      `default:"10000" help:"Connections and clients that have not said yet who they are. Past it, one goes: of the address with most of them, the one that has waited longest."`
+	MaxFrameRate          float64  `default:"20" help:"Frames of one socket per second; of a service 100 times as many. 0: as many as come."`
+	MaxFrameBurst         int      `default:"100" help:"How many may come at once; of a service 100 times as many. As many again wait for their turn, as many again are refused, then the socket is closed."`
 	MaxJoins              int      `default:"500" help:"Conversations that one session follows; of a service 100 times as many."`
 	MaxJSONDepth          int      `name:"max-json-depth" default:"64" help:"How deeply a message of a client, of HTTP or of Redis may be nested: 1 to 10000."`
 	MaxHeaderBytes        int      `default:"16384" help:"The longest header of a request on the public address, with its first line, in bytes: 1024 to 1048576."`
 	TrustedProxies        []string `placeholder:"ADDRESS,…" help:"Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas."`
 }
+
+// mostLimit is more than anybody needs, and can be multiplied.
+const mostLimit = 1_000_000_000
 
 func (f *LimitFlags) check() error {
 	errs := []error{
@@ -40,8 +43,8 @@ func (f *LimitFlags) check() error {
 		{"max-frame-burst", float64(f.MaxFrameBurst)},
 		{"max-joins", float64(f.MaxJoins)},
 	} {
-		if !(limit.n >= 0) { // nor NaN
-			errs = append(errs, fmt.Errorf("--%s must not be negative", limit.flag))
+		if !(limit.n >= 0 && limit.n <= mostLimit) { // nor NaN
+			errs = append(errs, fmt.Errorf("--%s must be 0 to %d", limit.flag, mostLimit))
 		}
 	}
 	_, err := f.proxies()
@@ -74,7 +77,7 @@ func (f *LimitFlags) proxies() (all []netip.Prefix, err error) {
 		if addr, single := netip.ParseAddr(text); single == nil {
 			network, err = addr.Unmap().Prefix(addr.Unmap().BitLen())
 		}
-		if err != nil {
+		if err != nil || network.Addr().Is4In6() { // of clients we know IPv4 as such
 			return nil, fmt.Errorf("--trusted-proxies: %q is neither an address nor a network", text)
 		}
 		all = append(all, network.Masked())

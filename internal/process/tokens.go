@@ -3,9 +3,11 @@ package process
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/telle-ai/event-router/internal/auth"
@@ -85,7 +87,7 @@ func (f *TokenFlags) checkUnused() error {
 
 // jwt returns what believes tokens. It opens nothing yet.
 func (f *TokenFlags) jwt(failed func(error)) (*auth.JWT, error) {
-	secrets, err := f.secrets()
+	secrets, err := f.secrets(false)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +100,7 @@ func (f *TokenFlags) jwt(failed func(error)) (*auth.JWT, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--jwks-file: %w", err)
 		}
-		jwks = "file://" + path
+		jwks = auth.FileURL(path)
 	}
 	return auth.NewJWT(auth.JWTOptions{
 		Secrets:  secrets,
@@ -111,22 +113,27 @@ func (f *TokenFlags) jwt(failed func(error)) (*auth.JWT, error) {
 	})
 }
 
-// secrets returns the one in use and, if there is one, the one before.
-func (f *TokenFlags) secrets() (secrets [][]byte, err error) {
-	for _, s := range []struct{ flag, value, file string }{
-		{"--jwt-secret", f.JWTSecret, f.JWTSecretFile},
-		{"--jwt-old-secret", f.OldSecret, f.OldSecretFile},
-	} {
-		text, err := secret.Of(s.flag, s.value, s.file)
-		if err != nil {
-			return nil, err
-		}
+// secrets returns the one in use and, if there is one, the one before. That is none when
+// its file is empty or, while the process runs, has been removed.
+func (f *TokenFlags) secrets(running bool) (secrets [][]byte, err error) {
+	current, err := secret.Of("--jwt-secret", f.JWTSecret, f.JWTSecretFile)
+	if err != nil {
+		return nil, err
+	}
+	old, err := secret.Of("--jwt-old-secret", f.OldSecret, f.OldSecretFile)
+	if errors.Is(err, secret.ErrEmpty) || running && errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case old != "" && current == "":
+		return nil, errors.New("--jwt-old-secret needs --jwt-secret")
+	}
+	for _, text := range []string{current, old} {
 		if text != "" {
 			secrets = append(secrets, []byte(text))
 		}
-	}
-	if len(secrets) > 0 && f.JWTSecret == "" && f.JWTSecretFile == "" {
-		return nil, errors.New("--jwt-old-secret needs --jwt-secret")
 	}
 	return secrets, nil
 }
@@ -144,6 +151,9 @@ func (n *node) authenticate(services bool) error {
 			return err
 		}
 		n.auth = n.jwt
+		if strings.HasPrefix(f.JWKSURL, "http://") {
+			n.log.Warn("--jwks-url is without TLS: whoever stands between can make tokens")
+		}
 		n.health.Add("jwks", n.jwt.Check)
 	default:
 		n.log.Warn("--auth is not set: every client will be refused")
@@ -166,7 +176,7 @@ func (n *node) reloadSecrets() error {
 	if n.jwt == nil || f.JWTSecretFile == "" && f.OldSecretFile == "" {
 		return nil
 	}
-	secrets, err := f.secrets()
+	secrets, err := f.secrets(true)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,9 @@ import (
 	"os"
 )
 
+// ErrEmpty is under the error about a file that holds nothing.
+var ErrEmpty = errors.New("is empty")
+
 // Read returns what a file holds, but for the end of its line. An empty file is an error.
 func Read(file string) (string, error) {
 	b, err := os.ReadFile(file)
@@ -20,7 +23,7 @@ func Read(file string) (string, error) {
 	}
 	b = bytes.TrimRight(b, "\r\n")
 	if len(b) == 0 {
-		return "", fmt.Errorf("%s is empty", file)
+		return "", fmt.Errorf("%s %w", file, ErrEmpty)
 	}
 	return string(b), nil
 }

@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -42,10 +44,11 @@ type envelope struct {
 
 // What an envelope may ask for.
 const (
-	doPoll    = "poll"    // the answer's body is a payload
-	doSent    = "sent"    // that was sent
-	doRelease = "release" // the poll that waits is to end
-	doPost    = "post"    // the body is a payload
+	doPoll    = "poll"     // the answer's body is a payload
+	doSent    = "sent"     // that was sent
+	doRelease = "release"  // the poll that waits is to end
+	doMayPost = "may_post" // the answer's body is how many bytes
+	doPost    = "post"     // the body is a payload
 	doAbandon = "abandon"
 	doProbe   = "probe"
 	doStay    = "stay"
@@ -109,6 +112,10 @@ func (e *engine) carried(ctx context.Context, v *envelope) (body []byte, err err
 		}
 	case doRelease:
 		e.free()
+	case doMayPost:
+		var most int
+		most, err = e.mayPost(ctx)
+		body = strconv.AppendInt(nil, int64(most), 10)
 	case doPost:
 		err = e.post(ctx, polling, v.body)
 	case doAbandon:
@@ -181,10 +188,15 @@ func refusalOf(code int) error {
 
 // soon has the engine do what takes no time. It does not end with a client's request.
 func (r *remote) soon(v envelope) error {
+	_, err := r.ask(v)
+	return err
+}
+
+// ask is soon for what has an answer.
+func (r *remote) ask(v envelope) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), r.server.cfg.PublishIn)
 	defer cancel()
-	_, err := r.carry(ctx, v)
-	return err
+	return r.carry(ctx, v)
 }
 
 // inTime has the engine do what may take as long as a poll: before the bound, a ping
@@ -204,6 +216,18 @@ func (r *remote) pollOnce(ctx context.Context) ([]byte, func(error), error) {
 	defer r.server.guests.leave(r)
 	payload, err := r.inTime(ctx, envelope{Do: doPoll})
 	return payload, func(err error) { _ = r.soon(envelope{Do: doSent, Failed: err != nil}) }, err
+}
+
+// mayPost implements peer.
+func (r *remote) mayPost(context.Context) (most int, err error) {
+	answer, err := r.ask(envelope{Do: doMayPost})
+	if err != nil {
+		return 0, err
+	}
+	if most, err = strconv.Atoi(string(answer)); err != nil {
+		return 0, errors.Join(errUnreachable, err)
+	}
+	return min(most, r.server.cfg.MaxMessage*patience), nil
 }
 
 // postOnce implements peer.
@@ -234,10 +258,10 @@ type tunnel struct {
 }
 
 // tunnel serves a WebSocket to which the client of a remote engine may change.
-func (s *Server) tunnel(conn *wsConn, r *remote) {
+func (s *Server) tunnel(conn *wsConn, r *remote, address netip.Addr) {
 	t := &tunnel{remote: r, conn: conn, name: transport(rand.Text())}
-	conn.flooded = func() { t.close(hub.Limit, errFlood.Error()) }
-	if !s.changeOver(conn, r, func() error { return r.soon(envelope{Do: doChange, Tunnel: t.name}) }) {
+	conn.flooded = func() { t.close(hub.Limit, flooding) }
+	if !s.changeOver(conn, r, address, func() error { return r.soon(envelope{Do: doChange, Tunnel: t.name}) }) {
 		return
 	}
 	if !s.guests.enter(t) {

@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"sync"
@@ -51,12 +50,12 @@ type engine struct {
 	why     hub.Reason
 	text    string
 	over    transport
-	conn    *wsConn       // of webSocket
-	waiter  *list.Element // before the door; nil: not any more
-	control [][]byte      // frames that do not come from the hub
-	rest    [][]byte      // frames that a poll has left
-	due     bool          // the hub has to be asked for frames
-	writing bool          // write is running
+	conn    *wsConn  // of webSocket
+	waiter  *waiter  // nil: it waits no more
+	control [][]byte // frames that do not come from the hub
+	rest    [][]byte // frames that a poll has left
+	due     bool     // the hub has to be asked for frames
+	writing bool     // write is running
 	poll    poll
 	beat    heartbeat
 	probing time.Time     // until then, polls end soon: the client may change to WebSocket
@@ -112,14 +111,23 @@ func (e *engine) begin(open []byte) {
 
 // wait has the engine wait before the door until its client connects.
 func (e *engine) wait() {
-	waiter := e.server.door.wait(func() { e.end(hub.Limit, "too many clients wait to be let in") })
+	waiter := e.server.queue.wait(e.pass.address, e.turnAway)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.why != 0 || e.session != nil { // meanwhile
-		e.server.door.served(waiter)
+		e.server.queue.served(waiter)
 		return
 	}
 	e.waiter = waiter
+}
+
+// turnAway ends an engine whose client has not connected yet.
+func (e *engine) turnAway() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.session == nil {
+		e.endLocked(hub.Limit, "too many clients wait to be let in")
+	}
 }
 
 // send sends a frame that does not come from the hub.
@@ -263,6 +271,11 @@ func (e *engine) end(why hub.Reason, text string) {
 func (e *engine) ended(why hub.Reason, text string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.endLocked(why, text)
+}
+
+// endLocked is ended for who holds e.mu.
+func (e *engine) endLocked(why hub.Reason, text string) {
 	if e.why != 0 {
 		return
 	}
@@ -271,7 +284,7 @@ func (e *engine) ended(why hub.Reason, text string) {
 	if e.connectBy != nil {
 		e.connectBy.Stop()
 	}
-	e.server.door.served(e.waiter)
+	e.server.queue.served(e.waiter)
 	e.stop()
 	if e.session != nil {
 		e.session.stop()
@@ -329,7 +342,7 @@ func (e *engine) adopt(c *session) bool {
 	e.session = c
 	e.connectBy.Stop()
 	e.connectBy = nil
-	e.server.door.served(e.waiter)
+	e.server.queue.served(e.waiter)
 	e.waiter = nil
 	return true
 }
@@ -352,7 +365,7 @@ func (e *engine) receive(ctx context.Context, packets ...socketio.Packet) {
 		switch {
 		case !e.allows(&p):
 			e.answer(p.Data, tooFast)
-		case len(p.Data) > e.server.cfg.MaxMessage:
+		case len(p.Data) > e.longest():
 			e.tooLong(p.Data)
 		default:
 			err = e.handle(p)
@@ -367,18 +380,32 @@ func (e *engine) receive(ctx context.Context, packets ...socketio.Packet) {
 // allows reports whether the client may send a packet now. The answer to a ping it may,
 // what belongs to a packet that came before, and its goodbye.
 func (e *engine) allows(p *socketio.Packet) bool {
-	if p.Binary && e.attachments > 0 || p.Kind == socketio.Pong && e.asked() || p.Kind == socketio.Close {
+	c := e.connected()
+	switch {
+	case p.Binary && e.attachments > 0, p.Kind == socketio.Pong && e.asked(), p.Kind == socketio.Close:
 		return true
+	case c == nil:
+		return e.server.allows(&e.throttle, auth.Customer, e.flooded)
+	case p.Kind == socketio.Message && !p.Binary && socketio.IsEvent(p.Data) && len(p.Data) <= e.server.cfg.MaxMessage:
+		return true // the session sees to it
 	}
-	role := auth.Customer
-	if c := e.connected(); c != nil {
-		role = c.identity.Role
-	}
-	return e.server.allows(&e.throttle, role, e.flooded)
+	return e.server.allows(&e.throttle, c.identity.Role, e.flooded)
 }
 
 // flooded ends an engine whose client sends too much.
-func (e *engine) flooded() { e.end(hub.Limit, errFlood.Error()) }
+func (e *engine) flooded() { e.end(hub.Limit, flooding) }
+
+// longestConnect is as much as a client may say before it has said who it is: a token, and
+// some names.
+const longestConnect = 16 << 10
+
+// longest returns how many bytes a message of the client may have.
+func (e *engine) longest() int {
+	if e.connected() == nil {
+		return min(longestConnect, e.server.cfg.MaxMessage)
+	}
+	return e.server.cfg.MaxMessage
+}
 
 func (e *engine) asked() bool {
 	e.mu.Lock()

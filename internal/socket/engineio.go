@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/telle-ai/event-router/internal/auth"
@@ -146,6 +148,10 @@ type peer interface {
 	// it could not be.
 	pollOnce(ctx context.Context) (payload []byte, sent func(error), err error)
 
+	// mayPost returns how many bytes of packets the client may post now. There is an
+	// engine, then.
+	mayPost(ctx context.Context) (most int, err error)
+
 	postOnce(ctx context.Context, payload []byte) error
 
 	// abandon ends the engine, whose client does not keep to the protocol.
@@ -179,7 +185,7 @@ func (s *Server) servePolling(w http.ResponseWriter, r *http.Request, sid string
 	case r.Method == http.MethodGet:
 		return s.servePoll(w, r, p)
 	case r.Method == http.MethodPost:
-		return s.servePost(w, r, p)
+		return s.servePost(w, r, sid, p)
 	}
 	return socketio.BadRequest
 }
@@ -196,23 +202,65 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, p peer) error
 	return nil
 }
 
-func (s *Server) servePost(w http.ResponseWriter, r *http.Request, p peer) error {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(s.cfg.HandshakeIn))
-	most := int64(s.cfg.MaxMessage) * patience
-	payload, err := io.ReadAll(io.LimitReader(r.Body, most+1))
-	if err == nil && int64(len(payload)) > most {
-		err = errTooLong
+func (s *Server) servePost(w http.ResponseWriter, r *http.Request, sid string, p peer) error {
+	most, err := p.mayPost(r.Context()) // before a byte is read that nobody has a right to send
+	if err != nil {
+		return err
 	}
+	payload, err := s.readPost(w, r, sid, most)
 	if err != nil {
 		p.abandon()
 		return err
 	}
-	_ = control.SetReadDeadline(time.Time{}) // what it says may take longer
 	if err := p.postOnce(r.Context(), payload); err != nil {
 		return err
 	}
 	return s.respond(w, "text/html", []byte("ok"))
+}
+
+// readPost reads a body of so many bytes at most, one of a client at a time.
+func (s *Server) readPost(w http.ResponseWriter, r *http.Request, sid string, most int) ([]byte, error) {
+	if !s.bodies.enter(sid) {
+		return nil, socketio.BadRequest
+	}
+	defer s.bodies.leave(sid)
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(s.cfg.HandshakeIn))
+	payload, err := io.ReadAll(io.LimitReader(r.Body, int64(most)+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(payload) > most:
+		return nil, errTooLong
+	}
+	_ = control.SetReadDeadline(time.Time{}) // what it says may take longer
+	return payload, nil
+}
+
+// bodies are the clients whose bodies are coming, by sid.
+type bodies struct {
+	mu     sync.Mutex
+	coming map[string]struct{}
+}
+
+// enter reports false if one of that client is coming already.
+func (b *bodies) enter(sid string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, already := b.coming[sid]; already {
+		return false
+	}
+	if b.coming == nil {
+		b.coming = map[string]struct{}{}
+	}
+	b.coming[sid] = struct{}{}
+	return true
+}
+
+func (b *bodies) leave(sid string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.coming, sid)
 }
 
 // respond writes an answer as far as to the kernel.
@@ -242,6 +290,14 @@ func payloadOf(frames [][]byte) []byte {
 		packets[i] = unframed(f)
 	}
 	return socketio.AppendPayload(nil, packets...)
+}
+
+// mayPost implements peer.
+func (e *engine) mayPost(context.Context) (most int, err error) {
+	if err := e.overPolling(); err != nil {
+		return 0, err
+	}
+	return e.longest() * patience, nil
 }
 
 // postOnce implements peer.
@@ -298,7 +354,7 @@ func (s *Server) upgradeSocketIO(w http.ResponseWriter, r *http.Request) (*wsCon
 // the engine gone.
 func (e *engine) readOne(conn *wsConn) bool {
 	conn.await()
-	packet, err := conn.nextPacket(e.server.cfg.MaxMessage)
+	packet, err := conn.nextPacket(e.longest())
 	switch {
 	case errors.Is(err, errTooLong):
 		e.receiveLong(packet.Data)
@@ -345,20 +401,43 @@ func (s *Server) changeToWebSocket(w http.ResponseWriter, r *http.Request, sid s
 	if err != nil {
 		return err
 	}
+	if e, here := p.(*engine); here {
+		return s.changeEngine(w, r, e)
+	}
+	return s.openTunnel(w, r, p.(*remote))
+}
+
+// changeEngine serves it for an engine of this process.
+func (s *Server) changeEngine(w http.ResponseWriter, r *http.Request, e *engine) error {
 	conn, err := s.upgradeSocketIO(w, r)
 	if conn == nil {
 		return err
 	}
 	s.living.add(1) // before a drain can know of it
-	if e, here := p.(*engine); here && s.changeHere(conn, e) {
+	if s.changeHere(conn, e) {
 		go s.goOn(e, conn)
 		return nil
 	}
+	conn.shut()
+	s.living.add(-1)
+	return nil
+}
+
+// openTunnel serves it for an engine of another process. It is a socket of this one, too.
+func (s *Server) openTunnel(w http.ResponseWriter, r *http.Request, to *remote) error {
+	pass, err := s.door.enter(s.addressOf(r))
+	if err != nil {
+		return err
+	}
+	defer pass.leave()
+	conn, err := s.upgradeSocketIO(w, r)
+	if conn == nil {
+		return err
+	}
+	s.living.add(1)
 	defer s.living.add(-1)
 	defer conn.shut()
-	if r, elsewhere := p.(*remote); elsewhere {
-		s.tunnel(conn, r)
-	}
+	s.tunnel(conn, to, pass.address)
 	return nil
 }
 
@@ -367,19 +446,19 @@ func (s *Server) changeToWebSocket(w http.ResponseWriter, r *http.Request, sid s
 func (s *Server) changeHere(conn *wsConn, e *engine) (changed bool) {
 	unbind := context.AfterFunc(e.ctx, conn.leave)
 	defer unbind()
-	return s.changeOver(conn, e, func() error { unbind(); return e.change(webSocket, conn) })
+	return s.changeOver(conn, e, e.pass.address, func() error { unbind(); return e.change(webSocket, conn) })
 }
 
 // changeOver is our part in the change: the client asks whether the WebSocket works,
 // is answered, ends its polling, and says that it changes now. It reports whether the
 // client has changed.
-func (s *Server) changeOver(conn *wsConn, p peer, change func() error) bool {
+func (s *Server) changeOver(conn *wsConn, p peer, address netip.Addr, change func() error) bool {
 	if !s.guests.enter(conn) {
 		return false
 	}
 	defer s.guests.leave(conn)
-	waiter := s.door.wait(conn.leave)
-	defer func() { s.door.served(waiter) }()
+	waiter := s.queue.wait(address, conn.leave)
+	defer s.queue.served(waiter)
 	if conn.under.greet() != nil {
 		return false
 	}

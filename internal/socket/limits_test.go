@@ -17,11 +17,22 @@ import (
 	"github.com/telle-ai/event-router/internal/testkit"
 )
 
-// empty reports whether nobody is inside or waits. Idle connections wait.
+// empty reports whether nobody is inside.
 func (d *door) empty() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.inside == 0 && len(d.addresses) == 0 && len(d.identities) == 0 && d.waiting.Len() == len(d.connections)
+	return d.inside == 0 && len(d.addresses) == 0 && len(d.identities) == 0
+}
+
+// empty reports whether nobody waits but idle connections.
+func (q *queue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	waiting := 0
+	for _, mates := range q.byAddress {
+		waiting += mates.Len()
+	}
+	return q.all.Len() == len(q.connections) && waiting == q.all.Len()
 }
 
 // limited starts a world with limits.
@@ -57,54 +68,104 @@ func TestFramesThatComeTooFastAreRefusedAndWhoGoesOnIsClosed(t *testing.T) {
 func TestPacketsThatComeTooFastAreRefusedAndWhoGoesOnIsClosed(t *testing.T) {
 	each(t, transports, func(t *testing.T, over string) {
 		w := limited(t, Limits{FrameRate: never, FrameBurst: 5})
-		p := w.joinPage(over, customer) // CONNECT is the first
-		for range 4 {
+		p := w.joinPage(over, customer)
+		for range 5 {
 			p.heardNothing()
 		}
 		for i := range 5 {
 			p.says(fmt.Sprintf(`42%d["nonsense",{}]`, i))
 			p.ackRefused(i, codeLimited, "faster")
 		}
-		p.says(`6`) // what means nothing counts, too
+		if err := p.say(`42["nonsense",{}]`); over == "polling" && err == nil {
+			t.Error("the last POST is answered as if all were well")
+		}
 		p.isClosed(hub.Limit)
 		w.ended(hub.Limit)
 	})
 }
 
-// A throttle gives back what time has brought, and forgets who has behaved since.
+// What asks for nothing counts, too.
+func TestPacketsThatMeanNothingOnAndOnEndASession(t *testing.T) {
+	each(t, transports, func(t *testing.T, over string) {
+		w := limited(t, Limits{FrameRate: never, FrameBurst: 5})
+		p := w.joinPage(over, customer) // CONNECT is the first
+		_ = p.say(strings.Split(strings.Repeat("6 ", 10), " ")[:10]...)
+		p.isClosed(hub.Limit)
+		w.ended(hub.Limit)
+	})
+}
+
+// A throttle has frames wait for their turn, then refuses them, gives back what time has
+// brought, and forgets who has behaved since.
 func TestAThrottleForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &Limits{FrameRate: 10, FrameBurst: 2}
 		var one throttle
-		takes := func(want string) {
+		takes := func(want string, patient bool) {
 			t.Helper()
 			var got strings.Builder
 			for range want {
-				got.WriteString(map[verdict]string{taken: "y", refused: "n", tooMuch: "x"}[one.take(l, 1)])
+				v, wait := one.take(l, 1, patient)
+				if wait > 0 {
+					time.Sleep(wait)
+					got.WriteString("w")
+					continue
+				}
+				got.WriteString(map[verdict]string{taken: "y", refused: "n", tooMuch: "x"}[v])
 			}
 			if got.String() != want {
-				t.Errorf("got %s, want %s", got.String(), want)
+				t.Errorf("got %s, want %s", &got, want)
 			}
 		}
-		takes("yynn")
-		time.Sleep(200 * time.Millisecond)
-		takes("yynnx")
+		takes("yywwnnx", true)
 		time.Sleep(time.Hour)
-		takes("yynx")
+		takes("yyw", true) // it has waited once more than it has been good since
+		time.Sleep(time.Hour)
+		takes("yy", true)
+		time.Sleep(time.Hour)
+		takes("yywwn", true)
+
+		var other throttle
+		one = other
+		takes("yynnx", false)
+	})
+}
+
+// What a client has gathered while it was away is taken, if slowly, and it may join at once
+// all that it followed.
+func TestWhoComesBackWithMuchIsHeard(t *testing.T) {
+	each(t, transports, func(t *testing.T, over string) {
+		w := limited(t, Limits{FrameRate: 1000, FrameBurst: 20, Joins: 30})
+		p := w.joinPage(over, newcomer)
+		var packets []string
+		for i := range 30 {
+			packets = append(packets, fmt.Sprintf(`42%d["client_join",{"type":"CLIENT_JOIN","dealerId":"d1","groupId":"g%d","user":"customer"}]`, i, i%20))
+		}
+		for i := range 35 {
+			packets = append(packets, fmt.Sprintf(`42%d["customer_message",{"type":"UPDATE_MSG","dealerId":"d1","groupId":"g1","user":"customer","message":%d}]`, 30+i, i))
+		}
+		p.says(packets...)
+		for i := range packets {
+			if got := p.acked(i); got.Error != nil {
+				t.Fatalf("%d: %+v", i, got.Error)
+			}
+		}
 	})
 }
 
 func TestAServiceMaySendAsMuchAsManyClients(t *testing.T) {
 	w := limited(t, Limits{FrameRate: never, FrameBurst: 2, Joins: 1})
 	c := w.join(service)
-	for range 2*ServiceFactor - 1 { // and the last one is below
+	for range 2 * ServiceFactor {
 		c.heardNothing()
 	}
-	c.say(`{"event":"follow","id":"f","data":{"groupId":"g1"}}`)
-	if got := c.next(); !strings.Contains(got, `"ack"`) {
-		t.Errorf("got %s", got)
+	for i := range ServiceFactor { // with what is for the whole dealer, the last one is one too many
+		c.say(fmt.Sprintf(`{"event":"follow","id":"f","data":{"groupId":"g%d"}}`, i))
+		if got := c.next(); strings.Contains(got, `"ack"`) != (i < ServiceFactor-1) {
+			t.Errorf("%d: got %s", i, got)
+		}
 	}
-	c.say(`{"event":"follow","id":"one more"}`)
+	c.say(`{"event":"nonsense","id":"one more"}`)
 	c.refused("one more", codeLimited, "faster")
 }
 
@@ -196,7 +257,7 @@ type proved struct{ until time.Time }
 
 func (p proved) Identify(ctx context.Context, h *auth.Handshake) (auth.Identity, error) {
 	id, err := auth.None{}.Identify(ctx, h)
-	id.Proved, id.Expires = true, p.until
+	id.Client, id.Expires = id.Key(), p.until
 	return id, err
 }
 
@@ -254,6 +315,98 @@ func TestWhoWaitsLongestGoesWhenTooManyWait(t *testing.T) {
 	w.dialTCP()
 	silent.hungUp()
 	w.join(customer)
+}
+
+// One address with many that wait does not push out who comes from elsewhere.
+func TestACrowdAtTheDoorPushesOutOnlyItself(t *testing.T) {
+	w := limited(t, Limits{Waiting: 20}, func(s *settings) {
+		s.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	opens := func(from string) (sid string) {
+		t.Helper()
+		a := w.ask(http.MethodGet, "EIO=4&transport=polling&"+customer, "", "X-Forwarded-For", from)
+		if a.status != http.StatusOK {
+			t.Fatalf("%s gets %v", from, a)
+		}
+		_, rest, _ := strings.Cut(a.body, `"sid":"`)
+		sid, _, _ = strings.Cut(rest, `"`)
+		return sid
+	}
+	honest := opens("10.0.0.2")
+	for range 100 {
+		opens("10.0.0.1")
+	}
+	if a := w.ask(http.MethodPost, "EIO=4&transport=polling&sid="+honest, "40"); a.status != http.StatusOK {
+		t.Errorf("who came first, from elsewhere, gets %v", a)
+	}
+	if n := w.processes[0].Stats().Limits[limitNames[limitWaiting]]; n < 80 {
+		t.Errorf("%d had to go", n)
+	}
+}
+
+// Nothing is read of a body for which there is nobody, and little before CONNECT.
+func TestABodyIsReadOnlyOfWhoMaySendIt(t *testing.T) {
+	w := start(t, func(s *settings) { s.processes, s.MaxMessage = 2, 64<<10 })
+	posts := func(sid string, length int) *rawClient {
+		c := w.dialTCP()
+		if err := c.write(fmt.Sprintf("POST /socket.io/?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", sid, length)); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	status := func(c *rawClient) string {
+		line, err := c.in.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(line)
+	}
+	for _, made := range []string{w.processes[0].name + strings.Repeat("A", 26), w.processes[1].name + strings.Repeat("A", 26), strings.Repeat("B", 39)} {
+		if got := status(posts(made, 1_000_000)); got != "HTTP/1.1 400 Bad Request" { // before a byte of it
+			t.Errorf("a sid that is made up gets %s", got)
+		}
+	}
+	for _, turn := range []int{0, 1} { // at the process that has the engine, and at another one
+		p := w.page("polling", customer)
+		c := posts(p.sid, 1+longestConnect*patience)
+		if err := c.write(strings.Repeat("x", 1+longestConnect*patience)); err != nil {
+			t.Fatal(err)
+		}
+		if got := status(c); got != "HTTP/1.1 413 Request Entity Too Large" {
+			t.Errorf("before CONNECT, at process %d: %s", turn, got)
+		}
+	}
+}
+
+// The body of a client that has begun to come is the only one.
+func TestTwoBodiesOfOneClientAtOnceEndItsSession(t *testing.T) {
+	w := start(t)
+	p := w.joinPage("polling", customer)
+	first := w.dialTCP()
+	if err := first.write(fmt.Sprintf("POST /socket.io/?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n", p.sid)); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the body to be waited for", func() bool {
+		b := &w.processes[0].bodies
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.coming) == 1
+	})
+	if a := w.ask(http.MethodPost, "EIO=4&transport=polling&sid="+p.sid, "6"); a.status != http.StatusBadRequest {
+		t.Errorf("got %v", a)
+	}
+	p.isClosed(hub.BadFrame)
+}
+
+// A socket that is here for an engine of another process is one of this process's, too.
+func TestTunnelsAreCounted(t *testing.T) {
+	w := limited(t, Limits{Sockets: 1}, func(s *settings) { s.processes = 2 })
+	p := w.joinPage("polling", customer)
+	p.turns = always(1)
+	p.changes()
+	if conn, resp, err := websocket.Dial(t.Context(), w.processes[1].url+"/ws?"+customer, nil); err == nil || resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("got %v, %+v, %v", conn, resp, err)
+	}
 }
 
 func TestASessionEndsWithItsTokenAndIsToldBefore(t *testing.T) {

@@ -27,7 +27,6 @@ type plain struct {
 	tasks sync.WaitGroup // writing, be it by a flusher, and closing
 	ping  pinger
 
-	throttle throttle    // owned by read
 	handling atomic.Bool // a frame of the client
 }
 
@@ -104,7 +103,7 @@ func (c *plain) read() (hub.Reason, string) {
 		switch {
 		case errors.Is(err, errTooLong):
 			c.server.limits[limitSize].Add(1)
-			if c.allows() {
+			if c.paces("") {
 				c.hub.Send(reply{Event: "error", Error: tooLong}.encode())
 			}
 		case errors.Is(err, errEndless):
@@ -122,14 +121,6 @@ func (c *plain) read() (hub.Reason, string) {
 	}
 }
 
-// allows reports whether the client may send a frame now.
-func (c *plain) allows() bool {
-	return c.server.allows(&c.throttle, c.identity.Role, c.flooded)
-}
-
-// flooded ends the session of a client that sends too much.
-func (c *plain) flooded() { c.hub.End(hub.Limit, errFlood.Error()) }
-
 // take does what a frame asks for. An error is one of the protocol and ends the
 // session; all else is answered.
 func (c *plain) take(frame []byte) error {
@@ -143,12 +134,7 @@ func (c *plain) take(frame []byte) error {
 	case err != nil:
 		return err
 	}
-	r := request{f.Event, f.Data, f.reply}
-	if c.allows() {
-		c.handle(r)
-	} else {
-		c.refuse(r, tooFast)
-	}
+	c.ask(request{f.Event, f.Data, f.reply})
 	return nil
 }
 

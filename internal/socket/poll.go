@@ -244,7 +244,7 @@ func (e *engine) afterPost(over transport) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
-	case e.why != hub.BadFrame:
+	case e.why != hub.BadFrame && e.why != hub.Limit:
 		return nil
 	case over == polling:
 		return socketio.BadRequest
@@ -262,6 +262,19 @@ func (e *engine) endAnswer(over transport) error {
 	default: // it has been before
 	}
 	return &endedError{e.why, e.text}
+}
+
+// overPolling returns an error unless the client is to be reached by its polls.
+func (e *engine) overPolling() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.why != 0:
+		return e.endAnswer(polling)
+	case e.over != polling:
+		return socketio.BadRequest
+	}
+	return nil
 }
 
 func (e *engine) beginPost(over transport) error {

@@ -66,9 +66,11 @@ type Config struct {
 // A Server serves sockets.
 type Server struct {
 	// Static.
-	cfg  Config
-	name string // of this process among others
-	door *door
+	cfg    Config
+	name   string // of this process among others
+	door   *door
+	queue  *queue
+	bodies bodies
 
 	engines  engines
 	guests   guests
@@ -92,7 +94,7 @@ func NewServer(cfg Config) *Server {
 		guests:   guests{here: map[guest]struct{}{}},
 		flushers: newFlushers(),
 	}
-	s.door = newDoor(&s.cfg.Limits, &s.limits)
+	s.door, s.queue = newDoor(&s.cfg, &s.limits), newQueue(cfg.Limits.Waiting, &s.limits)
 	return s
 }
 

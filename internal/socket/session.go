@@ -22,6 +22,10 @@ type session struct {
 	secret string // of its pid; "": it has none, and is not recovered
 	kept   *kept  // nil: what it follows need not be remembered
 
+	// Owned by who handles what the client sends.
+	throttle throttle
+	joins    int // that it has asked for
+
 	mu      sync.Mutex
 	doing   context.CancelFunc // ends what the session waits for; nil: nothing
 	expiry  *time.Timer        // nil: it does not expire

@@ -124,7 +124,7 @@ func (c *session) event(p *socketio.SocketPacket) error {
 		return nil
 	}
 	r.data = args[0]
-	c.handle(r)
+	c.ask(r)
 	return nil
 }
 

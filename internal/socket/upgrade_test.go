@@ -278,6 +278,12 @@ func TestATunnelIsToldAfterwardsWhyTheSessionHasEnded(t *testing.T) {
 	p.turns = always(1)
 	p.changes()
 	p.heardNothing()
+	e := w.processes[0].engines.all()[0]
+	testkit.Eventually(t, "the tunnel to ask", func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.poll.state == waiting
+	})
 	asks, go1 := make(chan struct{}, 1), make(chan struct{})
 	w.carrier.set(func(c *fakeCarrier) {
 		c.before = on(doPull, func(context.Context) error { asks <- struct{}{}; <-go1; return nil })
@@ -285,7 +291,6 @@ func TestATunnelIsToldAfterwardsWhyTheSessionHasEnded(t *testing.T) {
 	w.deliver(1, "", said("g1", "hi"))
 	p.hears(eventAt(said("g1", "hi"), 1))
 	<-asks
-	e := w.processes[0].engines.all()[0]
 	w.drain()
 	close(go1)
 	p.isClosed(hub.Drained)

@@ -220,7 +220,8 @@ func (w *world) nothingLeft() {
 		return goroutinesOf("(*plain)", "(*engine)", "(*session)", "(*pinger)", "(*Server)", "(*tunnel)", "(*remote)", "(*guests)") == 0
 	})
 	for _, p := range w.processes {
-		testkit.Eventually(w, "the door to have nobody", p.door.empty)
+		testkit.Eventually(w, "nobody to be inside", p.door.empty)
+		testkit.Eventually(w, "nobody to wait", p.queue.empty)
 	}
 	testkit.Eventually(w, "carried requests to end", func() bool { return w.carrier.underWay.Load() == 0 })
 	for i, p := range w.processes {

@@ -238,11 +238,14 @@ func (p *SocketPacket) Event() (name string, args []json.RawMessage, err error) 
 	return string(unquote(elements[0])), elements[1:], nil
 }
 
+// IsEvent reports whether a message is an event that can be read without attachments.
+func IsEvent(text []byte) bool { return len(text) > 0 && Type(text[0]) == TypeEvent }
+
 // Beginning returns what the beginning of an event's packet says of it, for an answer to
 // one that was not read to its end: its id, if it asks for an ack.
 func Beginning(text []byte) *SocketPacket {
 	p := &SocketPacket{Namespace: mainNamespace}
-	if len(text) == 0 || Type(text[0]) != TypeEvent {
+	if !IsEvent(text) {
 		return p
 	}
 	p.Type = TypeEvent

@@ -134,7 +134,7 @@ func (a *target) start(name string, flags ...string) *program {
 		"--nats-url", a.nats.url, "--jwks-file", a.jwks, "--jwt-issuer", issuer, "--jwt-audience", audience, "--auth", "jwt",
 		"--log-level", "debug", "--drain-time", "0s", "--allowed-origins", "https://dealer.example",
 		"--max-message-bytes", fmt.Sprint(mostBytes), "--max-joins", fmt.Sprint(mostJoins),
-		"--max-frame-rate", "1", "--max-frame-burst", fmt.Sprint(mostFrames),
+		"--max-frame-rate", "0.5", "--max-frame-burst", fmt.Sprint(mostFrames),
 		"--max-sockets-per-identity", fmt.Sprint(mostOfOne), "--trusted-proxies", "127.0.0.1/32",
 	}
 	if i := indexOf(flags, "--trusted-proxies"); i >= 0 {
