@@ -151,11 +151,11 @@ func New(cfg Config) (*Broker, error) {
 		nc.Close()
 		return nil, err
 	}
-	if b.asker, err = newMailbox[ending](nc); err != nil {
+	if b.asker, err = newMailbox[ending](nc, nc.NewInbox()); err != nil {
 		nc.Close()
 		return nil, err
 	}
-	answers, err := newMailbox[carried](nc)
+	answers, err := newMailbox[carried](nc, newCarryInbox(nc))
 	if err != nil {
 		nc.Close()
 		return nil, err

@@ -96,7 +96,7 @@ func (s *carryServer) unsubscribe(requests *nats.Subscription, ended <-chan stru
 }
 
 func (s *carryServer) arrived(m *nats.Msg) {
-	if m.Reply == "" {
+	if !isCarryReply(m.Reply) {
 		return // from no asker
 	}
 	switch m.Header.Get(headerCarry) {

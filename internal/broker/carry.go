@@ -18,6 +18,10 @@ import (
 // to the same subscription and so does not overtake it. An answer comes in parts.
 const carrySubject = "telle.carry."
 
+// carryInbox is the token of a process's inbox for answers of other processes, after
+// the prefix of its inboxes: they may publish there, and so must on none of the others.
+const carryInbox = "carry"
+
 // Headers of what is sent between processes.
 const (
 	headerCarry = "Telle-Carry" // one of the words below
@@ -89,6 +93,19 @@ func (b *Broker) Carry(ctx context.Context, to string, request []byte) ([]byte, 
 func isPlain(text, more string) bool {
 	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 	return text != "" && len(text) <= 64 && strings.Trim(text, plain+more) == ""
+}
+
+func newCarryInbox(nc *nats.Conn) string {
+	inbox := nc.NewInbox()
+	id := strings.LastIndexByte(inbox, '.')
+	return inbox[:id] + "." + carryInbox + inbox[id:]
+}
+
+// isCarryReply reports whether an answer to there arrives at an inbox for answers. Else
+// somebody would have us say what it may not say.
+func isCarryReply(reply string) bool {
+	tokens := strings.Split(reply, ".")
+	return len(tokens) > 3 && tokens[len(tokens)-3] == carryInbox
 }
 
 func (c *carrier) carry(ctx, link context.Context, subject string, request []byte) carried {

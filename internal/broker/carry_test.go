@@ -324,6 +324,36 @@ func TestWhenTheOneWhoAnswersDiesTheRequestEnds(t *testing.T) {
 	wantIdle(t, a, at)
 }
 
+func TestAnswersGoToInboxesForThemOnly(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	a, b := runReady(t, s.ClientURL()), runReady(t, s.ClientURL())
+	handled := make(chan string, 20)
+	at := b.serve(t, "B", func(ctx context.Context, request []byte) []byte {
+		handled <- string(request)
+		return echo(ctx, request)
+	})
+	for _, reply := range []string{
+		"", "chat.d1.g1", "live.d1.g1", "$KV.TELLE.feed.redis-out", "$JS.API.STREAM.PURGE.CHAT", "telle.carry.B",
+		"carry.x.1", a.nc.NewInbox(), a.nc.NewInbox() + ".1", a.asker.inbox + "1", a.publisher.inbox + "1",
+	} {
+		if err := a.nc.PublishMsg(&nats.Msg{Subject: carrySubject + "B", Reply: reply, Data: []byte("to " + reply)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if answer, err := a.Carry(t.Context(), "B", []byte("please")); string(answer) != "re: please" || err != nil {
+		t.Errorf("got %q, %v", answer, err)
+	}
+	wantIdle(t, a, at)
+	at.stop()
+	close(handled)
+	for request := range handled {
+		if request != "please" {
+			t.Errorf("%q was handled", request)
+		}
+	}
+}
+
 func TestALostRequestOrAnswerIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)

@@ -28,8 +28,8 @@ type awaited[E any] struct {
 	ended chan E                                // holds one
 }
 
-func newMailbox[E any](nc *nats.Conn) (*mailbox[E], error) {
-	b := &mailbox[E]{nc: nc, inbox: nc.NewInbox() + ".", open: map[string]*awaited[E]{}}
+func newMailbox[E any](nc *nats.Conn, inbox string) (*mailbox[E], error) {
+	b := &mailbox[E]{nc: nc, inbox: inbox + ".", open: map[string]*awaited[E]{}}
 	answers, err := nc.Subscribe(b.inbox+"*", b.arrived)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to answers: %w", err)

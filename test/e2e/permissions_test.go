@@ -39,6 +39,11 @@ func passwordOf(user string) string { return "secret-of-the-" + user }
 
 func startGuarded(t *testing.T) *guarded {
 	t.Helper()
+	return startWith(t, guardedOptions(t))
+}
+
+func guardedOptions(t *testing.T) *natsserver.Options {
+	t.Helper()
 	for _, user := range guards {
 		t.Setenv(strings.ToUpper(user)+"_PASSWORD", passwordOf(user))
 	}
@@ -48,7 +53,7 @@ func startGuarded(t *testing.T) *guarded {
 	}
 	options.Host, options.Port, options.HTTPPort = "127.0.0.1", natsserver.RANDOM_PORT, 0
 	options.StoreDir = t.TempDir()
-	return startWith(t, options)
+	return options
 }
 
 // startConfigured starts a server with another configuration.
@@ -178,7 +183,6 @@ var forbidden = map[string][]string{
 		"_INBOX.any",               // an answer to whoever
 		"_INBOX_router.x.1",        // an ack to another router
 		"_INBOX_bridge.x.1",        // an ack to a bridge
-		"_INBOX_operator.x.1",      // a false report
 		"$JS.ACK.CHAT.c.1.1.1.1.1", // there are no consumers
 		"$SRV.PING",                // it answers this, no more
 		"telle.router.drain",       // orders are for operators
@@ -229,7 +233,7 @@ var forbidden = map[string][]string{
 		"live.d1.g1",
 		"dead.other",
 		"_INBOX_router.x.1",
-		"_INBOX_operator.x.1",
+		"_INBOX_bridge.x.1",
 		"telle.router.drain",
 		"$JS.API.STREAM.CREATE.OTHER",
 		"$JS.API.STREAM.UPDATE.CHAT",
@@ -335,6 +339,13 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 	s := g.start(server.URL)
 	server.Publish(channel, said("d1", "g1", "one"), said("d1", "g1", "two"), "no event")
 	s.bridge.wantsMetric("telle_published_total", 3)
+	js, err := jetstream.New(g.as("operator"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateConsumer(t.Context(), "CHAT", jetstream.ConsumerConfig{Durable: "kept"}); err != nil {
+		t.Fatal(err)
+	}
 	for user, requests := range map[string][][2]string{
 		"operator": {
 			{"$JS.API.INFO", ""},
@@ -363,7 +374,9 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 			{"$JS.API.STREAM.LIST", ""},
 			{"$JS.API.STREAM.INFO.CHAT", ""},
 			{"$JS.API.STREAM.INFO.KV_TELLE_SESSIONS", ""},
+			{"$JS.API.CONSUMER.NAMES.CHAT", ""},
 			{"$JS.API.CONSUMER.LIST.CHAT", ""},
+			{"$JS.API.CONSUMER.INFO.CHAT.kept", ""},
 			{"$SYS.REQ.USER.INFO", ""},
 		},
 		"sys": {
@@ -388,7 +401,7 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 	}
 	for user, subjects := range map[string][]string{
 		"operator": {"chat.>", "live.>", "live.d1.g1", "dead.>", "bridge.gap", "$JS.EVENT.ADVISORY.>", "_INBOX_operator.any.1"},
-		"observer": {"_INBOX_observer.any.1"},
+		"observer": {"_INBOX_observer.any.1", "_INBOX.any.1"},
 	} {
 		for _, subject := range subjects {
 			nc := g.as(user)
@@ -416,6 +429,38 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 				if answer, err := g.as(user).Request(subject, nil, 10*time.Second); err != nil || string(answer.Data) != "yes" {
 					t.Errorf("%s asks %s: %v", user, subject, err)
 				}
+			}
+		}
+		testCarried(t, g, kind)
+	}
+}
+
+// testCarried has a process answer what another one carries to it, in parts.
+func testCarried(t *testing.T, g *guarded, kind string) {
+	t.Helper()
+	process, subject := g.as(kind), "telle.carry.at"+kind
+	if _, err := process.Subscribe(subject, func(m *nats.Msg) {
+		for _, part := range []string{"one", "two", "three"} {
+			_ = m.Respond([]byte(part))
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, asker := range []string{"router", "bridge"} {
+		nc, reply := g.as(asker), "_INBOX_"+asker+".carry.x.1"
+		answer, err := nc.SubscribeSync(reply)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.PublishRequest(subject, reply, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{"one", "two", "three"} {
+			if m, err := answer.NextMsg(10 * time.Second); err != nil || string(m.Data) != part {
+				t.Fatalf("%s asks a %s, and %s does not come: %v", asker, kind, part, err)
 			}
 		}
 	}
