@@ -48,7 +48,7 @@ func (d *dev) Validate() error {
 			return fmt.Errorf("--%s must be 0 to %d", flag, math.MaxUint16)
 		}
 	}
-	if err := process.CheckAuthNone("--host", d.Host, d.AuthNone); err != nil {
+	if err := process.CheckAuthNone("--host "+d.Host, d.Host, d.AuthNone); err != nil {
 		return err
 	}
 	if d.RedisURL == "" {

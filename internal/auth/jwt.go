@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -99,7 +100,7 @@ func wrongToken(err error) error {
 		{jwt.ErrTokenUsedBeforeIssued, "token is not valid yet (iat)"},
 		{jwt.ErrTokenInvalidIssuer, "token has another issuer (iss)"},
 		{jwt.ErrTokenInvalidAudience, "token is for another audience (aud)"},
-		{jwt.ErrTokenRequiredClaimMissing, "token lacks exp, or iss or aud where they are asked for"},
+		{jwt.ErrTokenRequiredClaimMissing, "token lacks " + lackingClaim(err)},
 		{jwt.ErrTokenSignatureInvalid, "token has a signature that does not count"},
 		{jwt.ErrTokenUnverifiable, "token is signed with a key that is not known"},
 	} {
@@ -108,6 +109,16 @@ func wrongToken(err error) error {
 		}
 	}
 	return errors.New("token is not a JWT")
+}
+
+// lackingClaim returns which claim that is asked for is not there.
+func lackingClaim(err error) string {
+	for _, name := range []string{"exp", "iss", "aud"} {
+		if strings.Contains(err.Error(), name+" claim is required") {
+			return name
+		}
+	}
+	return "a claim that is required"
 }
 
 // claims are what a token says.

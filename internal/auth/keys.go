@@ -112,13 +112,24 @@ func parseJWKSURL(text string) (*url.URL, error) {
 	case err != nil:
 		return nil, errors.New("--jwks-url is not a URL")
 	case u.Scheme == fileScheme:
-		if _, err := readKeys(u.Path); err != nil {
-			return nil, fmt.Errorf("--jwks-file: %w", err)
+		if err := checkPublic(u.Path); err != nil {
+			return nil, fmt.Errorf("--jwks-file %s: %w", u.Path, err)
 		}
 	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
 		return nil, errors.New("--jwks-url must begin with https:// or http://")
 	}
 	return u, nil
+}
+
+// checkPublic reads a file that everybody may read.
+func checkPublic(path string) error {
+	keys, err := readKeys(path)
+	for _, key := range keys {
+		if methodOf(key.Key()) != nil {
+			return errors.New("holds a private key, which is for who makes tokens: give it the public ones")
+		}
+	}
+	return err
 }
 
 // tell says that the JWKS could not be read, without its URL: that may hold a key.
@@ -140,6 +151,9 @@ func (k *keys) methods() (names []string) {
 	return names
 }
 
+// secretNames are those of the secret in use and the one before.
+var secretNames = []string{"--jwt-secret (or what its file holds)", "--jwt-old-secret (or what its file holds)"}
+
 func (k *keys) setSecrets(secrets [][]byte) error {
 	switch {
 	case k.noHMAC:
@@ -147,9 +161,9 @@ func (k *keys) setSecrets(secrets [][]byte) error {
 	case len(secrets) == 0:
 		return errors.New("--jwt-secret is missing")
 	}
-	for _, s := range secrets {
+	for i, s := range secrets {
 		if len(s) < shortestSecret {
-			return fmt.Errorf("--jwt-secret and --jwt-old-secret must have at least %d bytes", shortestSecret)
+			return fmt.Errorf("%s must have at least %d bytes", secretNames[i], shortestSecret)
 		}
 	}
 	k.secrets.Store(&secrets)

@@ -7,6 +7,8 @@ import "slices"
 type seats struct {
 	all       []*seat
 	bySubject map[string]*seat // nil while there are few
+
+	conversations int // of these: not what is for all chats of a dealer at once
 }
 
 // manySeats is from how many on they are looked up by a map.
@@ -26,6 +28,9 @@ func (s *seats) of(subject string) *seat {
 }
 
 func (s *seats) add(one *seat) {
+	if one.topic.chats != nil {
+		s.conversations++
+	}
 	one.atSession = len(s.all)
 	s.all = append(s.all, one)
 	switch {
@@ -40,6 +45,9 @@ func (s *seats) add(one *seat) {
 }
 
 func (s *seats) remove(old *seat) {
+	if old.topic.chats != nil {
+		s.conversations--
+	}
 	last := s.all[len(s.all)-1]
 	s.all[old.atSession], last.atSession = last, old.atSession
 	s.all = slices.Delete(s.all, len(s.all)-1, len(s.all))

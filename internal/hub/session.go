@@ -125,13 +125,13 @@ func (s *Session) followsNothing() bool {
 	return len(s.seats.all) == 0
 }
 
-// Follows returns how many subjects the session follows, and whether one of them is that
-// of a conversation.
+// Follows returns how many conversations the session follows, where all chats of a dealer
+// are one, and whether a conversation is among them.
 func (s *Session) Follows(c subjects.Conversation) (many int, already bool) {
 	own, _ := c.Followed(subjects.Live)
 	s.hub.mu.RLock()
 	defer s.hub.mu.RUnlock()
-	return len(s.seats.all), s.seats.of(own) != nil
+	return s.seats.conversations, s.seats.of(own) != nil
 }
 
 func (s *Session) resume(since uint64, r *resumption) {

@@ -3,7 +3,6 @@ package process
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 
@@ -104,11 +103,17 @@ func authorize(who socket.Authenticator) source.Authorize {
 	return func(r *http.Request) (func(*events.Event) error, error) {
 		id, err := who.Identify(r.Context(), auth.HandshakeOf(r))
 		if errors.Is(err, auth.ErrForbidden) {
-			return nil, fmt.Errorf("%w: %w", source.ErrForbidden, err)
+			return nil, forbiddenPost{err}
 		}
 		return id.MaySend, err
 	}
 }
+
+// forbiddenPost is an error of auth as source knows it.
+type forbiddenPost struct{ error }
+
+// Is makes errors.Is find [source.ErrForbidden].
+func (forbiddenPost) Is(target error) bool { return target == source.ErrForbidden }
 
 func (b *Bridge) measure(posted *source.HTTP) {
 	received := "Events that came in."

@@ -22,10 +22,10 @@ type TokenFlags struct {
 	JWTSecret     string        `name:"jwt-secret" placeholder:"SECRET" help:"Secret of tokens (HS256), 32 bytes or more. Better by variable, or by file."`
 	JWTSecretFile string        `name:"jwt-secret-file" placeholder:"FILE" help:"A file that holds it. Read again on SIGHUP."`
 	OldSecret     string        `name:"jwt-old-secret" placeholder:"SECRET" help:"The secret before, while tokens of it are about."`
-	OldSecretFile string        `name:"jwt-old-secret-file" placeholder:"FILE" help:"A file that holds it. Read again on SIGHUP."`
+	OldSecretFile string        `name:"jwt-old-secret-file" placeholder:"FILE" help:"A file that holds it; none, when it is empty. Read again on SIGHUP."`
 	JWKSURL       string        `name:"jwks-url" placeholder:"URL" help:"Where the public keys of tokens are (RS256, ES256, EdDSA), as a JWKS."`
 	JWKSFile      string        `name:"jwks-file" placeholder:"FILE" help:"A file that holds them."`
-	JWKSRefresh   time.Duration `name:"jwks-refresh" default:"5m" help:"How often they are read again. A key that is not known has them read at once."`
+	JWKSRefresh   time.Duration `name:"jwks-refresh" default:"5m" help:"How often they are read again. A token of a key that is not known has them read at once, but once in 10s at most."`
 	JWTIssuer     string        `name:"jwt-issuer" placeholder:"NAME" help:"What iss of a token must be."`
 	JWTAudience   string        `name:"jwt-audience" placeholder:"NAME" help:"What aud of a token must be, or hold."`
 	JWTLeeway     time.Duration `name:"jwt-leeway" default:"30s" help:"How far the clock of who makes tokens may be off."`
@@ -57,17 +57,17 @@ func (f *TokenFlags) checkNone(listen string) error {
 	if f.Auth != "none" || err != nil { // --listen is looked at elsewhere
 		return nil
 	}
-	return CheckAuthNone("--listen", host, f.AuthNone)
+	return CheckAuthNone("--listen "+listen, host, f.AuthNone)
 }
 
-// CheckAuthNone returns an error that names the flag of the host on which every client
-// would be believed, unless nobody else can reach that, or public says that it is meant.
-func CheckAuthNone(flag, host string, public bool) error {
+// CheckAuthNone returns an error about the place, by its flag, at which every client would
+// be believed, unless nobody else can reach the host, or public says that it is meant.
+func CheckAuthNone(place, host string, public bool) error {
 	addr, err := netip.ParseAddr(host)
 	if public || host == "localhost" || err == nil && addr.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("without tokens (--auth none) whoever can reach %s %q is believed: say --auth-none-public, or listen on 127.0.0.1", flag, host)
+	return fmt.Errorf("without tokens (--auth none) whoever can reach %s is believed: say --auth-none-public, or listen on 127.0.0.1", place)
 }
 
 // checkUnused refuses what would not be heeded: who says it takes himself for safe.

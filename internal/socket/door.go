@@ -74,10 +74,18 @@ func (d *door) warn(address netip.Addr) {
 
 func reached(n, most int) bool { return most > 0 && n >= most }
 
-// show counts a socket as one of a client that its token names, or returns a [limitError].
+// show counts a socket as one of a client that its token names, or returns a [limitError]:
+// there are too many, or it follows too much.
 func (p *pass) show(id *auth.Identity) error {
 	d := p.door
-	if d == nil || d.limits.PerIdentity == 0 || id.Client == "" {
+	if d == nil {
+		return nil
+	}
+	if most := d.limits.Joins * d.limits.factor(id.Role); most > 0 && len(id.FollowsFirst()) > most {
+		d.met[limitJoins].Add(1)
+		return errJoins
+	}
+	if d.limits.PerIdentity == 0 || id.Client == "" {
 		return nil
 	}
 	hash := max(1, maphash.String(d.seed, id.Client))

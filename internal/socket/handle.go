@@ -75,6 +75,9 @@ func (c *session) check(r request) (events.Event, *failure) {
 	if err == nil {
 		err = c.identity.MaySend(&e)
 	}
+	if errors.Is(err, events.ErrTooDeep) {
+		c.server.limits[limitDepth].Add(1)
+	}
 	switch {
 	case err == nil:
 		return e, nil

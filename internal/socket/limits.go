@@ -38,6 +38,7 @@ const (
 	limitWaiting
 	limitFrames
 	limitSize
+	limitDepth
 	limitJoins
 	limitHandshake
 	limits
@@ -50,6 +51,7 @@ var limitNames = [limits]string{
 	limitWaiting:   "waiting",
 	limitFrames:    "frames",
 	limitSize:      "message_bytes",
+	limitDepth:     "json_depth",
 	limitJoins:     "joins",
 	limitHandshake: "handshake_time",
 }
@@ -76,6 +78,7 @@ func (e *limitError) Error() string { return e.text }
 var (
 	errSockets  = &limitError{http.StatusServiceUnavailable, "this process has as many sockets as it may: try another one"}
 	errAddress  = &limitError{http.StatusTooManyRequests, "there are too many sockets from this address"}
+	errJoins    = &limitError{http.StatusTooManyRequests, "this names more conversations than one session may follow"}
 	errIdentity = &limitError{http.StatusTooManyRequests, "there are too many sockets of this identity"}
 )
 

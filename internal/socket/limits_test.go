@@ -159,9 +159,9 @@ func TestAServiceMaySendAsMuchAsManyClients(t *testing.T) {
 	for range 2 * ServiceFactor {
 		c.heardNothing()
 	}
-	for i := range ServiceFactor { // with what is for the whole dealer, the last one is one too many
+	for i := range ServiceFactor + 1 {
 		c.say(fmt.Sprintf(`{"event":"follow","id":"f","data":{"groupId":"g%d"}}`, i))
-		if got := c.next(); strings.Contains(got, `"ack"`) != (i < ServiceFactor-1) {
+		if got := c.next(); strings.Contains(got, `"ack"`) != (i < ServiceFactor) {
 			t.Errorf("%d: got %s", i, got)
 		}
 	}
@@ -284,18 +284,19 @@ func TestASessionFollowsNoMoreThanAllowed(t *testing.T) {
 		return `"client_join",{"type":"CLIENT_JOIN","dealerId":"d1","groupId":"` + group + `","user":"customer"}`
 	}
 	p := w.joinPage("websocket", newcomer)
-	for i, group := range []string{"g1", "g2", "g1"} { // with what is for the whole dealer, these are three
+	for i, group := range []string{"g1", "g2", "g4", "g1"} {
 		p.says(fmt.Sprintf("42%d[%s]", i, joins(group)))
 		if got := p.acked(i); got.Error != nil {
 			t.Fatalf("%s: %+v", group, got.Error)
 		}
 	}
-	p.says("423[" + joins("g3") + "]")
-	p.ackRefused(3, codeLimited, "follows")
+	p.says("424[" + joins("g3") + "]")
+	p.ackRefused(4, codeLimited, "follows")
 	w.met(limitJoins, 1)
-	if n := len(w.publisher.all()); n != 3 {
+	if n := len(w.publisher.all()); n != 4 {
 		t.Errorf("%d joins were published", n)
 	}
+	w.dial(admin+"&groupId=g1&groupId=g2&groupId=g3&groupId=g4").closedFor(hub.Limit, "conversations")
 }
 
 // Where too many wait to be let in, the one goes that has waited longest.

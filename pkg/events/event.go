@@ -32,7 +32,15 @@ const (
 type FieldError struct {
 	Field  string // "groupId"; empty when the message as a whole is wrong
 	Reason string // "is missing"
+
+	under error // what errors.Is finds; nil: nothing
 }
+
+// ErrTooDeep is under the error about a message that is nested too deeply.
+var ErrTooDeep = errors.New("nested too deeply")
+
+// Unwrap is for errors.Is.
+func (e *FieldError) Unwrap() error { return e.under }
 
 func (e *FieldError) Error() string {
 	if e.Field == "" {
@@ -181,7 +189,7 @@ func (e *Event) scan(depth int) error {
 	})
 	switch {
 	case end == tooDeep:
-		return &FieldError{Reason: fmt.Sprintf("is nested more deeply than %d levels", depth)}
+		return &FieldError{Reason: fmt.Sprintf("is nested more deeply than %d levels", depth), under: ErrTooDeep}
 	case end == bad && json.Valid(e.payload):
 		return &FieldError{Reason: "is not a JSON object"}
 	case end == bad:
