@@ -54,7 +54,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*wsConn, error
 // allowsControl reports whether a ping is answered. The library reads control frames by
 // itself, as many as come: a client that sends them on and on is ended.
 func (s *Server) allowsControl(c *wsConn) bool {
-	return s.allows(&c.controls, auth.Customer, c.flooded)
+	return s.allows(&c.controls, auth.Customer, func() {
+		c.under.in.stop() // at once: the library would go on until somebody comes to close the connection
+		c.flooded()
+	})
 }
 
 // patience is how many times as long as allowed a message may be for the connection

@@ -118,6 +118,9 @@ func (c *plain) read() (hub.Reason, string) {
 				return hub.BadFrame, err.Error()
 			}
 		}
+		if c.closing() {
+			return hub.Gone, "" // whatever still comes is for whoever closes the connection
+		}
 	}
 }
 

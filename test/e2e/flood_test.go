@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -55,17 +56,11 @@ func TestGarbageFromHalfOfTheSocketsHarmsNobody(t *testing.T) {
 		"--max-sockets-per-address", "0", "--drain-time", "0s").ready()
 	before := router.sample()
 
-	ctx, stop := context.WithCancel(t.Context())
-	var flooding sync.WaitGroup
-	f := newFlood(t, router.public)
 	good := startGood(t, router, nats, form)
 	good.connected(t)
-	for i := range form.bad {
-		flooding.Go(func() { f.attack(ctx, i) })
-	}
+	f := startFlood(t, router.public, form.bad)
 	peak := peakUntil(router, good.done)
-	stop()
-	flooding.Wait()
+	connections, bytes := f.stop(t)
 	report := good.report(t)
 
 	limits := router.series("telle_limits_met_total")
@@ -73,12 +68,12 @@ func TestGarbageFromHalfOfTheSocketsHarmsNobody(t *testing.T) {
 	t.Logf("%d good sockets: delivered %d, lost %d, doubled %d, out of order %d; closed %v; p50 %.0f ms, p99 %.0f ms",
 		form.good, report.Deliveries.Count, *report.Lost, *report.Doubled, *report.OutOfOrder, report.Disconnects, report.LatencyMs.P50, report.LatencyMs.P99)
 	t.Logf("%d bad sockets for %s: %d connections, %.0f MiB of garbage; let in again and again, ended %v; limits met %v",
-		form.bad, form.lasts, f.connections.Load(), float64(f.bytes.Load())/mebibyte, ended, limits)
+		form.bad, form.lasts, connections, float64(bytes)/mebibyte, ended, limits)
 	t.Logf("the router: resident %.0f MiB before, %.0f at most", before.resident/mebibyte, peak/mebibyte)
 	if !report.Clean || *report.Lost+*report.Doubled+*report.OutOfOrder+*report.Foreign != 0 || len(report.Disconnects) != 0 {
 		t.Errorf("the good sockets were harmed: %+v", report)
 	}
-	if f.connections.Load() < int64(form.bad) || ended[`reason="bad_frame"`] == 0 || ended[`reason="limit"`] == 0 || limits[`limit="frames"`] == 0 {
+	if connections < int64(form.bad) || ended[`reason="bad_frame"`] == 0 || ended[`reason="limit"`] == 0 || limits[`limit="frames"`] == 0 {
 		t.Error("that was no flood")
 	}
 	if peak > form.most {
@@ -132,7 +127,7 @@ func (g *good) connected(t *testing.T) {
 
 func (g *good) report(t *testing.T) (r loadReport) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(g.out.String()), &r); err != nil || r.Lost == nil {
+	if err := json.Unmarshal([]byte(g.out.String()), &r); err != nil || r.Lost == nil || r.LatencyMs == nil {
 		t.Fatalf("telle load printed %s %s", &g.out, &g.errors)
 	}
 	return r
@@ -190,17 +185,77 @@ type kindOfGarbage struct {
 	rest    []byte // nil: nothing, and waits
 }
 
-func newFlood(t *testing.T, address string) *flood {
+// floodVariable has the test program be a flood: a process of its own, so that it competes
+// with the router as a stranger would, and not with the NATS server of the tests.
+const floodVariable = "E2E_FLOOD"
+
+// A floodRun is such a process.
+type floodRun struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	out   strings.Builder
+}
+
+func startFlood(t *testing.T, address string, sockets int) *floodRun {
 	t.Helper()
+	r := &floodRun{cmd: exec.Command(os.Args[0])}
+	r.cmd.Env = append(cleanEnvironment(), fmt.Sprintf("%s=%s %d", floodVariable, address, sockets))
+	r.cmd.Stdout, r.cmd.Stderr = &r.out, os.Stderr
+	var err error
+	if r.stdin, err = r.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.cmd.Process.Kill(); _ = r.cmd.Wait() })
+	return r
+}
+
+func (r *floodRun) stop(t *testing.T) (connections, bytes int64) {
+	t.Helper()
+	r.stdin.Close()
+	if err := r.cmd.Wait(); err != nil {
+		t.Fatalf("the flood: %v", err)
+	}
+	if _, err := fmt.Sscan(r.out.String(), &connections, &bytes); err != nil {
+		t.Fatalf("the flood printed %q", &r.out)
+	}
+	return connections, bytes
+}
+
+// floodProcess floods until its standard input is closed, and returns the exit code.
+func floodProcess(spec string) int {
+	var address string
+	var sockets int
+	_, err := fmt.Sscan(spec, &address, &sockets)
+	f, failed := newFlood(address)
+	if err := errors.Join(err, failed); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var flooding sync.WaitGroup
+	for i := range sockets {
+		flooding.Go(func() { f.attack(ctx, i) })
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	stop()
+	flooding.Wait()
+	fmt.Println(f.connections.Load(), f.bytes.Load())
+	return 0
+}
+
+func newFlood(address string) (*flood, error) {
 	f := &flood{address: address}
 	signer, err := auth.NewSecretSigner([]byte(firstSecret))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	for i := range 100 {
 		token, err := signer.Mint(auth.Token{Role: auth.Customer, Dealers: []string{"evil"}, Groups: []string{fmt.Sprint(i)}, Life: time.Hour})
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		f.tokens = append(f.tokens, token)
 	}
@@ -232,7 +287,7 @@ func newFlood(t *testing.T, address string) *flood {
 		{"", []byte("POST /socket.io/?EIO=4&transport=polling&sid=" + strings.Repeat("A", 39) + " HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n6")},
 		{"GET /ws?token=nonsense&x=%s" + upgrade, nil},
 	}
-	return f
+	return f, nil
 }
 
 func many(n int, b []byte) []byte { return []byte(strings.Repeat(string(b), n)) }

@@ -14,6 +14,9 @@ import (
 var binaries string
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(floodVariable); spec != "" {
+		os.Exit(floodProcess(spec))
+	}
 	os.Exit(buildAndRun(m))
 }
 
