@@ -8,15 +8,17 @@ import (
 )
 
 // A headerLimit answers requests with long headers itself: with a reason in JSON, and
-// counted. It sees those that the server reads, which is up to [headerSlack] times as
-// much; the server cuts off what is longer, with an answer of its own that nobody sees.
+// counted. It sees those that the server reads, which is [headerSlack] bytes more; the
+// server cuts off what is longer, with an answer of its own that nobody counts.
 type headerLimit struct {
 	most    int // bytes
 	next    http.Handler
 	refused atomic.Uint64
 }
 
-const headerSlack = 2
+// headerSlack is what net/http reads beyond its bound. Not more: of a first line that is
+// none it makes an error that holds all of it, quoted, and that takes its time.
+const headerSlack = 4096
 
 func (h *headerLimit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if headerBytes(r) <= h.most {

@@ -300,6 +300,7 @@ func (t *tunnel) pull(ctx context.Context) {
 func (t *tunnel) push(ctx context.Context) {
 	for {
 		v, err := t.nextPush()
+		t.conn.under.in.giveTurn()
 		if err == nil {
 			_, err = t.inTime(ctx, v)
 		}

@@ -23,7 +23,7 @@ import (
 // it returns when the socket is closed.
 func (s *Server) ServeSocketIO(w http.ResponseWriter, r *http.Request) {
 	if err := s.serveEngineIO(w, r); err != nil {
-		s.refuse(w, err)
+		s.refuse(w, r, err)
 	}
 }
 
@@ -68,7 +68,10 @@ type notReadyError struct{ error }
 func (e notReadyError) Error() string { return "not ready: " + e.error.Error() }
 
 // refuse answers a request that is not served.
-func (s *Server) refuse(w http.ResponseWriter, err error) {
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Header.Get("Upgrade") != "" {
+		w.Header().Set("Connection", "close") // what may come next is none of HTTP
+	}
 	// It may have waited for long; and what is left of its body is read away before the answer.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.cfg.HandshakeIn + s.cfg.WriteIn))
 	if refusal, ok := errors.AsType[*socketio.Refusal](err); ok {
@@ -369,6 +372,7 @@ func (e *engine) readOne(conn *wsConn) bool {
 		e.receive(e.ctx, packet)
 	}
 	if e.ctx.Err() != nil { // what still comes is for whoever closes the connection
+		conn.under.in.giveTurn()
 		<-e.gone
 		return false
 	}
@@ -485,6 +489,7 @@ func (c *wsConn) expect(text string, in time.Duration) error {
 	_ = c.under.SetReadDeadline(time.Now().Add(in))
 	defer c.under.SetReadDeadline(time.Time{})
 	message, err := c.next(len(text))
+	c.under.in.giveTurn()
 	if err == nil && string(message) != text {
 		err = errNoPacket
 	}

@@ -358,7 +358,9 @@ func TestASessionThatGoesOnElsewhereEndsWithoutBeingAsked(t *testing.T) {
 			if err := p.silent("2"); err != nil {
 				break
 			}
-			p.says("3")
+			if p.say("3") != nil { // it may end at that moment
+				break
+			}
 		}
 		w.took(began, 25*time.Minute, 35*time.Minute)
 		w.ended(hub.Gone)

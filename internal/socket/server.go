@@ -71,6 +71,7 @@ type Server struct {
 	door   *door
 	queue  *queue
 	bodies bodies
+	turns  turnstile
 
 	engines  engines
 	guests   guests
@@ -93,6 +94,7 @@ func NewServer(cfg Config) *Server {
 		engines:  engines{byID: map[string]*engine{}},
 		guests:   guests{here: map[guest]struct{}{}},
 		flushers: newFlushers(),
+		turns:    newTurnstile(),
 	}
 	s.door, s.queue = newDoor(&s.cfg, &s.limits), newQueue(cfg.Limits.Waiting, &s.limits)
 	return s
@@ -149,7 +151,7 @@ func (s *Server) Stats() Stats {
 // in, or not: the session goes on by itself, until it ends or Drain of the hub ends it.
 func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 	if err := s.serveWebSocket(w, r); err != nil {
-		s.refuse(w, err)
+		s.refuse(w, r, err)
 	}
 }
 

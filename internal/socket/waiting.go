@@ -116,10 +116,12 @@ func (q *queue) connection(conn net.Conn, opened time.Time) {
 // connectionServed notes that a request has come, or never will.
 func (q *queue) connectionServed(conn net.Conn) (opened time.Time) {
 	q.mu.Lock()
-	c := q.connections[conn]
-	delete(q.connections, conn)
-	q.mu.Unlock()
-	q.served(c.waiter)
+	defer q.mu.Unlock()
+	c, waits := q.connections[conn]
+	if waits {
+		delete(q.connections, conn)
+		q.remove(c.waiter)
+	}
 	return c.opened
 }
 

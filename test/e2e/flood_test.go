@@ -59,8 +59,11 @@ func TestGarbageFromHalfOfTheSocketsHarmsNobody(t *testing.T) {
 	good := startGood(t, router, nats, form)
 	good.connected(t)
 	f := startFlood(t, router.public, form.bad)
-	peak := peakUntil(router, good.done)
+	flooded := make(chan struct{})
+	time.AfterFunc(form.lasts, func() { close(flooded) })
+	peak := peakUntil(router, flooded)
 	connections, bytes := f.stop(t)
+	peak = max(peak, peakUntil(router, good.done))
 	report := good.report(t)
 
 	limits := router.series("telle_limits_met_total")
