@@ -1,8 +1,6 @@
 package process
 
 import (
-	"errors"
-	"net"
 	"net/http"
 	"time"
 )
@@ -17,38 +15,6 @@ func bounded(h http.Handler, in time.Duration) http.Handler {
 		}
 		h.ServeHTTP(w, r)
 	})
-}
-
-// An httpListener accepts connections that are cut off if they do not even begin as HTTP.
-type httpListener struct{ net.Listener }
-
-// Accept implements [net.Listener].
-func (l httpListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if c, ok := conn.(*net.TCPConn); ok {
-		conn = &httpConn{TCPConn: c}
-	}
-	return conn, err
-}
-
-// An httpConn is a connection of the kernel's in all but its first read.
-type httpConn struct {
-	*net.TCPConn
-	begun bool
-}
-
-var errNoHTTP = errors.New("what comes is not HTTP")
-
-// Read implements [net.Conn].
-func (c *httpConn) Read(b []byte) (int, error) {
-	n, err := c.TCPConn.Read(b)
-	if !c.begun && n > 0 {
-		c.begun = true
-		if first := b[0]; first < 'A' || 'Z' < first { // of a method
-			return 0, errNoHTTP
-		}
-	}
-	return n, err
 }
 
 // publicServer is httpServer for the public listener, where nobody may hold a connection by

@@ -177,7 +177,7 @@ func (c *certificate) serveOn(l net.Listener, s *http.Server) error {
 	s.Protocols = new(http.Protocols)
 	s.Protocols.SetHTTP1(true)
 	if c == nil {
-		return s.Serve(httpListener{l})
+		return s.Serve(l)
 	}
 	s.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 	return s.ServeTLS(l, "", "")

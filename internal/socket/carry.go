@@ -300,7 +300,6 @@ func (t *tunnel) pull(ctx context.Context) {
 func (t *tunnel) push(ctx context.Context) {
 	for {
 		v, err := t.nextPush()
-		t.conn.under.in.giveTurn()
 		if err == nil {
 			_, err = t.inTime(ctx, v)
 		}

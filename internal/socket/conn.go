@@ -44,7 +44,6 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) (*wsConn, error
 	if err != nil {
 		return nil, err
 	}
-	c.under.in.turns = s.turns
 	c.under.in.most = int64(s.cfg.MaxMessage) * (patience + 1)
 	c.flooded = func() { c.under.Close() } // until it has a session
 	conn.SetReadLimit(-1)                  // next holds the limit: the session can answer
@@ -143,7 +142,6 @@ func (c *wsConn) writeFrames(frames [][]byte) error {
 // shut closes the connection if it is still open. When it returns nothing writes to it.
 func (c *wsConn) shut() {
 	_ = c.CloseNow()
-	c.under.in.giveTurn()
 	c.under.flushes.Wait()
 }
 

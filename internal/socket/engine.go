@@ -325,16 +325,6 @@ func (e *engine) tellTunnel(why hub.Reason) {
 	}
 }
 
-// giveTurn lets others work while the client's reader waits.
-func (e *engine) giveTurn() {
-	e.mu.Lock()
-	conn := e.conn
-	e.mu.Unlock()
-	if conn != nil {
-		conn.under.in.giveTurn()
-	}
-}
-
 // connected returns the session, or nil before CONNECT.
 func (e *engine) connected() *session {
 	e.mu.Lock()

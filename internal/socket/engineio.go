@@ -372,7 +372,6 @@ func (e *engine) readOne(conn *wsConn) bool {
 		e.receive(e.ctx, packet)
 	}
 	if e.ctx.Err() != nil { // what still comes is for whoever closes the connection
-		conn.under.in.giveTurn()
 		<-e.gone
 		return false
 	}
@@ -489,7 +488,6 @@ func (c *wsConn) expect(text string, in time.Duration) error {
 	_ = c.under.SetReadDeadline(time.Now().Add(in))
 	defer c.under.SetReadDeadline(time.Time{})
 	message, err := c.next(len(text))
-	c.under.in.giveTurn()
 	if err == nil && string(message) != text {
 		err = errNoPacket
 	}

@@ -28,22 +28,6 @@ type input struct {
 	since atomic.Int64 // how many have
 
 	stopped atomic.Bool // nothing more is read
-
-	turns turnstile   // nil: none
-	inner atomic.Bool // it is the turn of who reads
-}
-
-// giveTurn lets others work meanwhile: who reads waits, for the client or the stream.
-func (in *input) giveTurn() {
-	if in.inner.Swap(false) {
-		in.turns.leave()
-	}
-}
-
-func (in *input) takeTurn() {
-	if in.turns != nil && in.turns.enter() {
-		in.inner.Store(true)
-	}
 }
 
 // stop lets nobody read any more.
@@ -71,11 +55,9 @@ func (in *input) fill() {
 	if len(in.rest) > 0 || in.raw == nil || in.err != nil {
 		return
 	}
-	in.giveTurn()
 	if err := in.raw.Read(in.try); err != nil {
 		in.err = err
 	}
-	in.takeTurn()
 }
 
 // tryRead reads what there is. It reports false if there is nothing yet: then the
@@ -137,9 +119,7 @@ func (in *input) Read(b []byte) (int, error) {
 		in.release()
 		return n, nil
 	case in.raw == nil:
-		in.giveTurn()
 		n, err := in.conn.Read(b)
-		in.takeTurn()
 		if in.tooMany(n) {
 			err = errEndless
 		}

@@ -32,7 +32,7 @@ type plain struct {
 
 func (s *Server) newPlain(conn *wsConn, identity auth.Identity, since *uint64, pass pass) *plain {
 	c := &plain{conn: conn, since: since, pass: pass}
-	conn.flooded, c.waits = c.flooded, conn.under.in.giveTurn
+	conn.flooded = c.flooded
 	c.session.open(s, identity, hub.SessionConfig{
 		ID:       newSessionID(),
 		Protocol: hub.WebSocket,
@@ -63,7 +63,6 @@ func (c *plain) serve() {
 // live reads until the session ends.
 func (c *plain) live() {
 	defer c.leave()
-	defer c.conn.under.in.giveTurn()
 	c.hub.End(c.read())
 }
 

@@ -71,7 +71,6 @@ type Server struct {
 	door   *door
 	queue  *queue
 	bodies bodies
-	turns  turnstile
 
 	engines  engines
 	guests   guests
@@ -94,7 +93,6 @@ func NewServer(cfg Config) *Server {
 		engines:  engines{byID: map[string]*engine{}},
 		guests:   guests{here: map[guest]struct{}{}},
 		flushers: newFlushers(),
-		turns:    newTurnstile(),
 	}
 	s.door, s.queue = newDoor(&s.cfg, &s.limits), newQueue(cfg.Limits.Waiting, &s.limits)
 	return s

@@ -19,7 +19,6 @@ type session struct {
 	protocol hub.Protocol
 	hub      *hub.Session
 
-	waits  func() // is called before the session waits for something; nil: nothing is
 	secret string // of its pid; "": it has none, and is not recovered
 	kept   *kept  // nil: what it follows need not be remembered
 
@@ -44,9 +43,6 @@ func (c *session) open(s *Server, identity auth.Identity, cfg hub.SessionConfig)
 // that is sooner. A session that waits for nothing has none: it would keep one for
 // nothing. Done must be called, the innermost first.
 func (c *session) within(most time.Duration) (ctx context.Context, done func()) {
-	if c.waits != nil {
-		c.waits()
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), most)
 	outer := c.begin(cancel)
 	return ctx, func() {

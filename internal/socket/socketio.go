@@ -217,7 +217,7 @@ func (e *engine) newSession(identity auth.Identity, back comeback, recoverable b
 	if !recoverable {
 		protocol = hub.SocketIOBare
 	}
-	c := &session{waits: e.giveTurn}
+	c := new(session)
 	c.open(e.server, identity, hub.SessionConfig{ID: sessionIDOf(back.secret, identity), Protocol: protocol, Wake: e.wake, Close: e.ended})
 	if !recoverable {
 		return c
