@@ -179,7 +179,8 @@ func (p *post) audits() {
 	for _, r := range p.readers {
 		sent := p.ledger.sent(r.follows)
 		t := audit(sent, r.book, nil)
-		for t.lost > 0 && wait(ctx, 20*time.Millisecond) {
+		for t.lost+t.strange > 0 && wait(ctx, 20*time.Millisecond) { // a writer may go on meanwhile
+			sent = p.ledger.sent(r.follows)
 			t = audit(sent, r.book, nil)
 		}
 		if !t.clean() || len(sent) == 0 {
