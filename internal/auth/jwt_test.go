@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/telle-ai/event-router/internal/testkit"
 )
 
 var (
@@ -332,21 +334,27 @@ func mint(t testing.TB, s *Signer) string {
 	return token
 }
 
-// running runs a JWT until the test ends, and returns when it has its keys.
-func running(t testing.TB, j *JWT) *JWT {
-	t.Helper()
+// run runs a JWT until the test ends.
+func run(t testing.TB, j *JWT) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		j.Run(t.Context())
 	}()
 	t.Cleanup(func() { <-done })
-	for deadline := time.Now().Add(10 * time.Second); j.Check() != nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal(j.Check())
-		}
-	}
+}
+
+// running is run that returns when there are keys.
+func running(t testing.TB, j *JWT) *JWT {
+	t.Helper()
+	run(t, j)
+	hasKeys(t, j)
 	return j
+}
+
+func hasKeys(t testing.TB, j *JWT) {
+	t.Helper()
+	testkit.Eventually(t, "the keys to be read", func() bool { return j.Check() == nil })
 }
 
 // A site is where a JWKS is.
@@ -456,8 +464,8 @@ func TestAJWKSIsReadAnew(t *testing.T) {
 	}
 	for _, broken := range []func(){func() { s.gone.Store(true) }, func() { s.gone.Store(false); s.keys.Store(&[]byte{'{', '}'}) }} {
 		broken()
-		for was := failed.Load(); failed.Load() < was+2; time.Sleep(time.Millisecond) {
-		}
+		was := failed.Load()
+		testkit.Eventually(t, "two readings to fail", func() bool { return failed.Load() >= was+2 })
 		if !counts(signers["one"]) {
 			t.Error("the first key does not count any more when the JWKS is broken")
 		}
@@ -466,11 +474,7 @@ func TestAJWKSIsReadAnew(t *testing.T) {
 	if !counts(more["two"]) {
 		t.Error("the new key does not count")
 	}
-	for deadline := time.Now().Add(10 * time.Second); counts(signers["one"]); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the old key still counts")
-		}
-	}
+	testkit.Eventually(t, "the old key to count no more", func() bool { return !counts(signers["one"]) })
 }
 
 // Keys that somebody makes up do not have the JWKS read again and again.
@@ -497,22 +501,13 @@ func TestAJWKSThatIsNotThereIsWaitedFor(t *testing.T) {
 	s.gone.Store(true)
 	told := make(chan error, 100)
 	j := newJWT(t, JWTOptions{JWKS: s.URL, Refresh: time.Hour, Failed: func(err error) { told <- err }})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		j.Run(t.Context())
-	}()
-	t.Cleanup(func() { <-done })
+	run(t, j)
 	<-told
 	if _, err := j.Identify(t.Context(), asked(mint(t, signers["one"]))); err == nil || j.Check() == nil {
 		t.Errorf("without keys: %v, %v", err, j.Check())
 	}
 	s.gone.Store(false)
-	for deadline := time.Now().Add(10 * time.Second); j.Check() != nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal(j.Check())
-		}
-	}
+	hasKeys(t, j)
 	if _, err := j.Identify(t.Context(), asked(mint(t, signers["one"]))); err != nil {
 		t.Error(err)
 	}

@@ -114,7 +114,7 @@ func (e *engine) carried(ctx context.Context, v *envelope) (body []byte, err err
 		e.free()
 	case doMayPost:
 		var most int
-		most, err = e.mayPost(ctx)
+		most, err = e.mayPost()
 		body = strconv.AppendInt(nil, int64(most), 10)
 	case doPost:
 		err = e.post(ctx, polling, v.body)
@@ -219,7 +219,7 @@ func (r *remote) pollOnce(ctx context.Context) ([]byte, func(error), error) {
 }
 
 // mayPost implements peer.
-func (r *remote) mayPost(context.Context) (most int, err error) {
+func (r *remote) mayPost() (most int, err error) {
 	answer, err := r.ask(envelope{Do: doMayPost})
 	if err != nil {
 		return 0, err

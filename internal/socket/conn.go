@@ -205,10 +205,7 @@ func (c *wsConn) turnAway(why hub.Reason, text string) {
 // farewell makes a close frame.
 func farewell(why hub.Reason, text string) []byte {
 	const finalClose = 0x80 | opClose
-	if text == "" {
-		text = why.String()
-	}
-	text = closeText(text)
+	text = closeText(why, text)
 	return append(binary.BigEndian.AppendUint16([]byte{finalClose, byte(2 + len(text))}, uint16(why.Code())), text...)
 }
 
@@ -218,14 +215,15 @@ func (c *wsConn) end(why hub.Reason, text string) error {
 	// a time limit for frames, but none within one: an endless frame would hold it
 	// for ever.
 	_ = c.under.SetReadDeadline(time.Now().Add(c.endIn))
-	if text == "" {
-		text = why.String()
-	}
-	return c.Close(websocket.StatusCode(why.Code()), closeText(text))
+	return c.Close(websocket.StatusCode(why.Code()), closeText(why, text))
 }
 
-// closeText shortens a text to what a close frame holds.
-func closeText(s string) string {
+// closeText returns what stands in a close frame: a text, or the reason's word, shortened
+// to what it holds.
+func closeText(why hub.Reason, s string) string {
 	const most = 123
+	if s == "" {
+		s = why.String()
+	}
 	return strings.ToValidUTF8(s[:min(len(s), most)], "")
 }

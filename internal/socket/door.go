@@ -81,7 +81,7 @@ func (p *pass) show(id *auth.Identity) error {
 	if d == nil {
 		return nil
 	}
-	if most := d.limits.Joins * d.limits.factor(id.Role); most > 0 && len(id.FollowsFirst()) > most {
+	if most := d.limits.joins(id.Role); most > 0 && len(id.FollowsFirst()) > most {
 		d.met[limitJoins].Add(1)
 		return errJoins
 	}

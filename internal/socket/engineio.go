@@ -153,7 +153,7 @@ type peer interface {
 
 	// mayPost returns how many bytes of packets the client may post now. There is an
 	// engine, then.
-	mayPost(ctx context.Context) (most int, err error)
+	mayPost() (most int, err error)
 
 	postOnce(ctx context.Context, payload []byte) error
 
@@ -206,7 +206,7 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, p peer) error
 }
 
 func (s *Server) servePost(w http.ResponseWriter, r *http.Request, sid string, p peer) error {
-	most, err := p.mayPost(r.Context()) // before a byte is read that nobody has a right to send
+	most, err := p.mayPost() // before a byte is read that nobody has a right to send
 	if err != nil {
 		return err
 	}
@@ -296,7 +296,7 @@ func payloadOf(frames [][]byte) []byte {
 }
 
 // mayPost implements peer.
-func (e *engine) mayPost(context.Context) (most int, err error) {
+func (e *engine) mayPost() (most int, err error) {
 	if err := e.overPolling(); err != nil {
 		return 0, err
 	}

@@ -73,7 +73,7 @@ func (in *input) tryRead(fd uintptr) bool {
 		in.err = os.NewSyscallError("read", err)
 	case n == 0:
 		in.err = io.EOF
-	case in.tooMany(n):
+	case in.overflows(n):
 		in.err = errEndless
 	default:
 		in.buffer, in.rest = b, b[:n]
@@ -83,9 +83,9 @@ func (in *input) tryRead(fd uintptr) bool {
 	return true
 }
 
-// tooMany counts bytes that have come. A message may come in any number of frames, also
+// overflows counts bytes that have come, and reports whether they are too many. A message may come in any number of frames, also
 // empty ones, and control frames in between: all of that the library reads by itself.
-func (in *input) tooMany(n int) bool {
+func (in *input) overflows(n int) bool {
 	since := in.since.Add(int64(n))
 	return in.most > 0 && since > in.most
 }
@@ -120,7 +120,7 @@ func (in *input) Read(b []byte) (int, error) {
 		return n, nil
 	case in.raw == nil:
 		n, err := in.conn.Read(b)
-		if in.tooMany(n) {
+		if in.overflows(n) {
 			err = errEndless
 		}
 		return n, err

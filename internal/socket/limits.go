@@ -28,6 +28,9 @@ func (l *Limits) factor(role auth.Role) int {
 	return 1
 }
 
+// joins returns how many conversations a session of a role may follow; 0: any number.
+func (l *Limits) joins(role auth.Role) int { return l.Joins * l.factor(role) }
+
 // A limit is one that a client may meet, by the name that it has in metrics.
 type limit uint8
 
@@ -84,7 +87,9 @@ var (
 
 // What clients are told that send or follow too much.
 var (
-	tooFast  = &failure{codeLimited, "frames come faster than this server takes them: send it again, later"}
-	tooMany  = &failure{codeLimited, "this session follows as many conversations as it may"}
-	flooding = "frames came faster than this server takes them, on and on"
+	tooFast      = &failure{codeLimited, "frames come faster than this server takes them: send it again, later"}
+	tooManyJoins = &failure{codeLimited, "this session follows as many conversations as it may"}
 )
+
+// flooding is why a session ends whose client goes on all the same.
+const flooding = "frames came faster than this server takes them, on and on"

@@ -234,7 +234,7 @@ func (c *session) forget() {
 // join follows one more conversation, and remembers that.
 func (c *session) join(to subjects.Conversation) (position uint64, refused *failure) {
 	if !c.mayJoin(to) {
-		return 0, tooMany
+		return 0, tooManyJoins
 	}
 	position, err := c.joinOne(to)
 	if err != nil {

@@ -78,12 +78,8 @@ func (c *session) stop() {
 
 // mayJoin reports whether the session may follow one more conversation.
 func (c *session) mayJoin(to subjects.Conversation) bool {
-	l := &c.server.cfg.Limits
-	if l.Joins == 0 {
-		return true
-	}
 	many, already := c.hub.Follows(to)
-	if already || many < l.Joins*l.factor(c.identity.Role) {
+	if already || !reached(many, c.server.cfg.Limits.joins(c.identity.Role)) {
 		return true
 	}
 	c.server.limits[limitJoins].Add(1)

@@ -3,7 +3,6 @@ package socket
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -132,8 +131,8 @@ func (s *sharedConn) put(frames net.Buffers) error {
 // Close implements [net.Conn]. TLS would say goodbye, and wait 5 s for a client that takes
 // nothing.
 func (s *sharedConn) Close() error {
-	if c, ok := s.Conn.(*tls.Conn); ok && s.failed.Load() {
-		return c.NetConn().Close()
+	if s.failed.Load() {
+		return hangUp(s.Conn)
 	}
 	return s.Conn.Close()
 }

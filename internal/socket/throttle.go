@@ -107,9 +107,8 @@ func (c *session) joinsFreely(event string) bool {
 	if event != "follow" && event != events.ChannelClientJoin {
 		return false
 	}
-	l := &c.server.cfg.Limits
 	c.joins++
-	return c.joins <= l.Joins*l.factor(c.identity.Role)
+	return c.joins <= c.server.cfg.Limits.joins(c.identity.Role)
 }
 
 // pause waits, but not longer than the session lives.

@@ -107,7 +107,7 @@ func (q *queue) served(w *waiter) {
 
 // connection notes that a connection waits for a request.
 func (q *queue) connection(conn net.Conn, opened time.Time) {
-	w := q.wait(remoteOf(conn), func() { hangUp(conn) })
+	w := q.wait(remoteOf(conn), func() { _ = hangUp(conn) })
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.connections[conn] = waitingConn{w, opened}
@@ -134,11 +134,11 @@ func remoteOf(conn net.Conn) netip.Addr {
 
 // hangUp closes a connection without a word: TLS would say goodbye, and wait for a client
 // that takes nothing.
-func hangUp(conn net.Conn) {
+func hangUp(conn net.Conn) error {
 	if c, ok := conn.(*tls.Conn); ok {
 		conn = c.NetConn()
 	}
-	_ = conn.Close()
+	return conn.Close()
 }
 
 // ConnState is for [http.Server].
