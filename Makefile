@@ -9,7 +9,7 @@ silent = out=$$($(1)) && test -z "$$out" || { echo "$(1):"; echo "$$out"; exit 1
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## run everything in one process, with its own NATS and Redis
@@ -37,6 +37,11 @@ soak: ## ten minutes under load, a million joins, and more: does anything grow?
 .PHONY: flood
 flood: deps ## 10 000 sockets, half of which send garbage for 30 s: is the other half harmed?
 	go test -count=1 -timeout 10m ./test/e2e -v -flood full -run Garbage
+
+.PHONY: compose-test
+compose-test: deps ## bring docker-compose.yml up in a Docker Engine of its own, and break it while events flow
+	@scripts/compose-deps.sh
+	go test -count=1 -timeout 55m ./test/compose -v -compose full
 
 .PHONY: lint
 lint: ## check format, vet, staticcheck, modernity, go.mod and shell scripts

@@ -41,7 +41,10 @@ type Main struct {
 // Router runs the router until it is told to end, and returns the exit code.
 func (m Main) Router() int {
 	var cfg RouterConfig
-	return m.serve(&cfg, "Holds sockets and pushes to each the events of the conversations that it follows.",
+	if asked(m.Args) {
+		return m.healthcheck(":8081")
+	}
+	return m.serve(&cfg, "Holds sockets and pushes to each the events of the conversations that it follows. "+asksWhetherSane,
 		&cfg.Common, &cfg.Listen, &cfg.Internal,
 		func(log *slog.Logger) (server, error) { return NewRouter(cfg, m.Version, log) })
 }
@@ -49,7 +52,10 @@ func (m Main) Router() int {
 // Bridge runs the bridge until it is told to end, and returns the exit code.
 func (m Main) Bridge() int {
 	var cfg BridgeConfig
-	return m.serve(&cfg, "Takes events from Redis, HTTP and chatbot sockets and puts them on NATS.",
+	if asked(m.Args) {
+		return m.healthcheck(":8091")
+	}
+	return m.serve(&cfg, "Takes events from Redis, HTTP and chatbot sockets and puts them on NATS. "+asksWhetherSane,
 		&cfg.Common, &cfg.Listen, &cfg.Internal,
 		func(log *slog.Logger) (server, error) { return NewBridge(cfg, m.Version, log) })
 }
