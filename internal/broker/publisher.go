@@ -42,6 +42,7 @@ type publisher struct {
 	ackWait time.Duration
 	bound   int64
 	room    *semaphore.Weighted           // bytes that may still be taken in
+	process string                        // who we are, as a header's value
 	headers map[events.Origin]nats.Header // of events that no session sent
 
 	// Set by NATS's callbacks. To ask the connection is to wait while it dials.
@@ -63,7 +64,8 @@ type publisher struct {
 	sent    map[uint64]*pending // by its address's token: all that was sent and has not ended
 	free    []*address          // to be used again, for CHAT: sequences of two streams do not compare
 
-	id [1]string // guarded by mu, stands in the header of all messages: that of the one that is being sent
+	// Of the message that is being sent. Guarded by mu; they stand in the headers of all.
+	id, received [1]string
 }
 
 // A lane is what waits for the stream in one order. Its first message is under
@@ -83,6 +85,7 @@ type pending struct {
 	stream  string // the one that has to acknowledge it
 	lane    string
 	size    int64
+	taken   int64                       // when the event was taken in, in microseconds since 1970
 	done    func(seq uint64, err error) // called once, without the publisher's lock
 	expiry  *time.Timer                 // nil: held until it is stored
 
@@ -134,6 +137,7 @@ func newPublisher(nc *nats.Conn, cfg Config, find func(context.Context, *pending
 		inbox:    nc.NewInbox() + ".",
 		ids:      cryptorand.Text() + ".",
 		ackWait:  cfg.AckWait,
+		process:  nameOf(cfg.Name),
 		bound:    cfg.HoldBytes,
 		room:     semaphore.NewWeighted(cfg.HoldBytes),
 		doubtful: make(chan *pending, looksQueued),
@@ -166,6 +170,7 @@ func (b *Broker) Publish(ctx context.Context, p events.Publication, done func(se
 	m := b.publisher.newPending(p.Event.Subject(), p.ID)
 	m.header, m.data = b.publisher.headerOf(p.Origin, p.Session), p.Event.Payload()
 	m.stream, m.lane, m.done = ChatStream, m.subject, done
+	m.taken = takenAt(p.Received)
 	if p.ID != "" {
 		m.first = p.Since
 	}
@@ -174,13 +179,33 @@ func (b *Broker) Publish(ctx context.Context, p events.Publication, done func(se
 
 // headerOf returns the header of an event.
 func (p *publisher) headerOf(from events.Origin, session string) nats.Header {
-	if session != "" {
-		return p.withID(nats.Header{events.HeaderOrigin: {string(from)}, events.HeaderSession: {session}})
-	}
-	if h := p.headers[from]; h != nil {
+	if h := p.headers[from]; h != nil && session == "" {
 		return h
 	}
-	return p.withID(nats.Header{events.HeaderOrigin: {string(from)}})
+	h := nats.Header{
+		events.HeaderOrigin:   {string(from)},
+		events.HeaderReceived: p.received[:],
+		events.HeaderProcess:  {p.process},
+	}
+	if session != "" {
+		h[events.HeaderSession] = []string{session}
+	}
+	return p.withID(h)
+}
+
+// takenAt returns a time as the header has it; now, if there is none.
+func takenAt(t time.Time) int64 {
+	if t.IsZero() {
+		t = time.Now()
+	}
+	return t.UnixMicro()
+}
+
+// nameOf makes a header's value of a connection's name.
+func nameOf(connection string) string {
+	const longest = 128
+	name := oneLine(connection)
+	return name[:min(len(name), longest)]
 }
 
 // withID makes room in a header for the id of whatever message is sent.
@@ -374,7 +399,7 @@ func (p *publisher) publish(m *pending, now time.Time) {
 		p.assign(m, p.addressFor(m))
 	}
 	m.times++
-	p.id[0] = m.id
+	p.id[0], p.received[0] = m.id, strconv.FormatInt(m.taken, 10)
 	if err := p.nc.PublishMsg(&nats.Msg{Subject: m.subject, Reply: m.address.subject, Header: m.header, Data: m.data}); err != nil {
 		p.refused(m, err)
 		return
