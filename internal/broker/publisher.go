@@ -44,6 +44,8 @@ type publisher struct {
 	room    *semaphore.Weighted           // bytes that may still be taken in
 	process string                        // who we are, as a header's value
 	headers map[events.Origin]nats.Header // of events that no session sent
+	took    map[events.Origin]func(time.Duration)
+	letters map[string]*atomic.Uint64 // dead letters that were stored, by source
 
 	// Set by NATS's callbacks. To ask the connection is to wait while it dials.
 	online     atomic.Bool
@@ -52,9 +54,9 @@ type publisher struct {
 	window   atomic.Int64  // how long the stream remembers ids, in nanoseconds
 	doubtful chan *pending // to be looked up
 
-	made                                             atomic.Uint64 // ids
-	held                                             atomic.Int64
-	published, duplicates, retries, failed, deadOnes atomic.Uint64
+	made                                   atomic.Uint64 // ids
+	held                                   atomic.Int64
+	published, duplicates, retries, failed atomic.Uint64
 
 	mu      sync.Mutex
 	closed  bool
@@ -86,6 +88,7 @@ type pending struct {
 	lane    string
 	size    int64
 	taken   int64                       // when the event was taken in, in microseconds since 1970
+	took    func(time.Duration)         // is told how long it took since; nil: nobody asks
 	done    func(seq uint64, err error) // called once, without the publisher's lock
 	expiry  *time.Timer                 // nil: held until it is stored
 
@@ -138,6 +141,8 @@ func newPublisher(nc *nats.Conn, cfg Config, find func(context.Context, *pending
 		ids:      cryptorand.Text() + ".",
 		ackWait:  cfg.AckWait,
 		process:  nameOf(cfg.Name),
+		took:     cfg.Took,
+		letters:  map[string]*atomic.Uint64{"redis": new(atomic.Uint64), "stream": new(atomic.Uint64)},
 		bound:    cfg.HoldBytes,
 		room:     semaphore.NewWeighted(cfg.HoldBytes),
 		doubtful: make(chan *pending, looksQueued),
@@ -170,7 +175,7 @@ func (b *Broker) Publish(ctx context.Context, p events.Publication, done func(se
 	m := b.publisher.newPending(p.Event.Subject(), p.ID)
 	m.header, m.data = b.publisher.headerOf(p.Origin, p.Session), p.Event.Payload()
 	m.stream, m.lane, m.done = ChatStream, m.subject, done
-	m.taken = takenAt(p.Received)
+	m.taken, m.took = takenAt(p.Received), b.publisher.took[p.Origin]
 	if p.ID != "" {
 		m.first = p.Since
 	}
@@ -199,6 +204,11 @@ func takenAt(t time.Time) int64 {
 		t = time.Now()
 	}
 	return t.UnixMicro()
+}
+
+// since returns the time since takenAt. The clock may have been set back meanwhile.
+func since(taken int64) time.Duration {
+	return max(0, time.Duration(time.Now().UnixMicro()-taken)*time.Microsecond)
 }
 
 // nameOf makes a header's value of a connection's name.
@@ -253,7 +263,9 @@ func (b *Broker) deadLetter(id, source, from, reason string, payload []byte) *pe
 			b.log.Error("dead letter lost", "source", source, "reason", reason, "error", err)
 			return
 		}
-		b.publisher.deadOnes.Add(1)
+		if n := b.publisher.letters[source]; n != nil {
+			n.Add(1)
+		}
 	}
 	header := nats.Header{headerReason: {oneLine(reason)}, headerFrom: {oneLine(from)}}
 	m.data = payload
@@ -482,13 +494,20 @@ func (p *publisher) report(m *pending, seq uint64, err error) {
 		m.expiry.Stop()
 	}
 	if err == nil {
-		p.published.Add(1)
+		p.stored(m)
 	} else {
 		p.failed.Add(1)
 	}
 	m.done(seq, err)
 	p.held.Add(-m.size)
 	p.room.Release(m.size)
+}
+
+func (p *publisher) stored(m *pending) {
+	p.published.Add(1)
+	if m.took != nil {
+		m.took(since(m.taken))
+	}
 }
 
 // remove takes a message out of its lane, and lets the next one go. p.mu is held.
@@ -656,6 +675,9 @@ func (p *publisher) stats(s *Stats) {
 	s.Duplicates = p.duplicates.Load()
 	s.PublishRetries = p.retries.Load()
 	s.PublishFailed = p.failed.Load()
-	s.DeadLetters = p.deadOnes.Load()
+	s.DeadLetters = map[string]uint64{}
+	for source, n := range p.letters {
+		s.DeadLetters[source] = n.Load()
+	}
 	s.Held = p.held.Load()
 }
