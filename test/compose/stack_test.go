@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -141,9 +142,7 @@ func (s *stack) secretOf(name string) string {
 // token makes a token for a client of dealer d1.
 func (s *stack) token(role string, more jwt.MapClaims) string {
 	claims := jwt.MapClaims{"role": role, "dealerId": "d1", "exp": time.Now().Add(time.Hour).Unix()}
-	for name, value := range more {
-		claims[name] = value
-	}
+	maps.Copy(claims, more)
 	text, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(s.secret)
 	if err != nil {
 		s.t.Fatal(err)

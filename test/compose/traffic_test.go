@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"strconv"
 	"sync"
@@ -75,9 +76,7 @@ func (tr *traffic) counts() map[string]int {
 	tr.said.Lock()
 	defer tr.said.Unlock()
 	counts := map[string]int{}
-	for line, n := range tr.next {
-		counts[line] = n
-	}
+	maps.Copy(counts, tr.next)
 	return counts
 }
 
