@@ -5,6 +5,11 @@ FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
+# What is compiled here is compiled again only when code has changed, not a document or the version.
+COPY cmd cmd
+COPY internal internal
+COPY pkg pkg
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -o /dev/null ./cmd/...
 COPY . .
 # Without VERSION it is what git says; without a repository of git, dev.
 ARG VERSION

@@ -188,6 +188,7 @@ func (d *Demo) bot(ctx context.Context) error {
 	defer client.Close()
 	heard := client.Subscribe(ctx, d.Out)
 	defer heard.Close()
+	defer context.AfterFunc(ctx, func() { heard.Close() })() // it does not wait for ctx itself
 	for {
 		m, err := heard.ReceiveMessage(ctx)
 		if err != nil {

@@ -168,3 +168,28 @@ func TestDevNamesAPortThatIsTaken(t *testing.T) {
 		}
 	}
 }
+
+// The demo's bot hears the customer by way of the bridge, and both hear its answer by way of the routers.
+func TestTheDemoTalks(t *testing.T) {
+	s := startStack(t)
+	demo := start(t, nil, "telle", "demo", "--url", "ws://"+s.routers[0].public, "--redis-url", s.redis.URL, "--every", "50ms")
+	for _, heard := range []string{
+		`bot      hears {"dealerId":"demo"`,
+		`customer hears {"event":"CHAT_MESSAGE"`,
+		`admin    hears {"event":"customer_message"`,
+		`admin    hears {"event":"CHAT_MESSAGE"`,
+	} {
+		testkit.Eventually(t, heard, func() bool { return strings.Contains(demo.text(), heard) })
+	}
+	demo.terminate()
+}
+
+func TestTheDemoNamesWhatIsWrong(t *testing.T) {
+	for flag, value := range map[string]string{
+		"--url": "nowhere", "--redis-url": "ftp://x", "--every": "0s", "--jwt-secret-file": "missing", "--redis-password-file": "missing",
+	} {
+		if code, out := runToEnd(t, nil, "telle", "demo", flag, value); code != 1 || !strings.Contains(out, flag) {
+			t.Errorf("%s %s: exit code %d, %s", flag, value, code, out)
+		}
+	}
+}
