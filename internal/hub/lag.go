@@ -54,33 +54,51 @@ func (l *lags) stamp(t events.Type, received int64, now time.Time) stamp {
 	return stamp{now.Sub(l.began) - time.Duration(max(lag, 0))*time.Microsecond, l.kinds[t]}
 }
 
-// tell counts events as written now. Those of one type that go as one count as being as
-// late as the oldest of them.
+// tell counts events as written now. Those of one type that are about equally late count
+// as late as the oldest of them: by a quarter too much at most.
 func (l *lags) tell(written []queued) {
-	now := time.Duration(0)
+	var together run
 	for i := range written {
-		for left := written[i].stamps; len(left) > 0; {
-			n, since := alike(left)
-			if kind := left[0].kind; kind > 0 {
-				if now == 0 {
-					now = time.Since(l.began)
-				}
-				l.counts[kind](now-since, n)
+		for _, next := range written[i].stamps {
+			if next.kind > 0 && !together.takes(next) {
+				l.count(&together)
+				together.begin(l, next)
 			}
-			left = left[n:]
 		}
 	}
+	l.count(&together)
 }
 
-// alike returns how many of the stamps, from the first one on, are of one type, and since
-// when the oldest of these events is under way.
-func alike(stamps []stamp) (n int, since time.Duration) {
-	first := stamps[0]
-	since = first.since
-	for n = 1; n < len(stamps) && stamps[n].kind == first.kind; n++ {
-		since = min(since, stamps[n].since)
+// A run is of events that are counted together.
+type run struct {
+	stamp                // of the oldest
+	newest time.Duration // the stamp of it
+	n      int           // 0: none yet
+	now    time.Duration // by the clock of lags; 0: not read yet
+}
+
+func (r *run) begin(l *lags, first stamp) {
+	if r.now == 0 {
+		r.now = time.Since(l.began)
 	}
-	return n, since
+	r.stamp, r.newest, r.n = first, first.since, 1
+}
+
+// takes takes an event into the run, if it is like the others.
+func (r *run) takes(next stamp) bool {
+	oldest, newest := min(r.since, next.since), max(r.newest, next.since)
+	if next.kind != r.kind || newest-oldest > (r.now-oldest)/4 {
+		return false
+	}
+	r.since, r.newest = oldest, newest
+	r.n++
+	return true
+}
+
+func (l *lags) count(r *run) {
+	if r.n > 0 {
+		l.counts[r.kind](r.now-r.since, r.n)
+	}
 }
 
 // stamp notes in frames that have just been encoded since when their events are under way. The
