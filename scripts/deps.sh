@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure of what the tests need besides Go: redis-server, node with npm, chromium, a C compiler for the race
+# Makes sure of what the tests need besides Go: redis-server, node with npm, chromium, promtool, a C compiler for the race
 # detector, and the official Socket.IO clients for JavaScript and Python. Installs with apt-get and npm what is missing;
 # where it cannot, it says what to install and fails.
 set -eu
@@ -34,6 +34,7 @@ missing() {
 	have_node || printf 'nodejs '
 	have npm || printf 'npm '
 	have_chromium || printf 'chromium '
+	have promtool || printf 'prometheus '
 	have_cc || printf 'gcc libc6-dev '
 	have_python_client || printf 'python3-socketio python3-requests python3-websocket '
 }
@@ -43,12 +44,12 @@ give_up() {
 	echo "deps: the tests need: $(missing)" >&2
 	echo "deps: $1" >&2
 	echo "deps: as root on Debian: apt-get install $(missing)" >&2
-	echo "deps: elsewhere: Redis, Node.js $min_node or later with npm, Chromium, gcc with the C library's headers," >&2
-	echo "deps: and Python 3 with python-socketio, requests and websocket-client" >&2
+	echo "deps: elsewhere: Redis, Node.js $min_node or later with npm, Chromium, promtool of Prometheus, gcc with the C library's" >&2
+	echo "deps: headers, and Python 3 with python-socketio, requests and websocket-client" >&2
 	exit 1
 }
 
-# Debian starts a service when it is installed, and the tests start their own Redis. A policy that is there already
+# Debian starts a service when it is installed: the tests start their own Redis, and need no Prometheus. A policy that is there already
 # is the machine's own (container images forbid services by one) and stays.
 forbid_services() {
 	[ ! -e "$policy" ] || return 0

@@ -10,23 +10,27 @@ import (
 // A Count is told that n events were under way for so long until they were written.
 type Count func(lag time.Duration, n int)
 
-// A stamp says when an event was taken in. The zero stamp is of one that is not counted.
+// A stamp says since when an event is under way, by the clock of lags. The zero stamp is of
+// one that is not counted.
 type stamp struct {
-	received int64 // in microseconds since 1970
-	kind     kind
+	since time.Duration
+	kind  kind
 }
 
 // A kind is an event's type, as an index of lags.counts; 0: not counted.
 type kind uint8
 
-// lags tell how long events were under way, by type. Static.
+// lags tell how long events were under way, by type. The clock of the world is read once
+// for each burst; for each write that of the process is, which costs half and never goes
+// back. Static.
 type lags struct {
+	began  time.Time
 	kinds  map[events.Type]kind
 	counts []Count
 }
 
 func newLags(by map[events.Type]Count) *lags {
-	l := &lags{kinds: map[events.Type]kind{}, counts: make([]Count, 1)}
+	l := &lags{began: time.Now(), kinds: map[events.Type]kind{}, counts: make([]Count, 1)}
 	for t, count := range by {
 		l.kinds[t] = kind(len(l.counts))
 		l.counts = append(l.counts, count)
@@ -34,45 +38,70 @@ func newLags(by map[events.Type]Count) *lags {
 	return l
 }
 
-// No event can have been under way for more. Any NATS client may say what it likes, or
-// copy another message with its headers.
+// No event can have been under way for more when it comes. Any NATS client may say what it
+// likes, or copy another message with its headers.
 const (
 	mostLag  = int64(24 * time.Hour / time.Microsecond)
 	mostSkew = int64(time.Minute / time.Microsecond) // by which the clock of who took it in may be ahead
 )
 
-// tell counts events as written now. Those of one type that go as one count as being as
-// late as the oldest of them.
+// stamp returns the stamp of an event of a type that comes now.
+func (l *lags) stamp(t events.Type, received int64, now time.Time) stamp {
+	lag := now.UnixMicro() - received
+	if received <= 0 || lag > mostLag || lag < -mostSkew {
+		return stamp{}
+	}
+	return stamp{now.Sub(l.began) - time.Duration(max(lag, 0))*time.Microsecond, l.kinds[t]}
+}
+
+// tell counts events as written now. Those of one type that are about equally late count
+// as late as the oldest of them: by a quarter too much at most.
 func (l *lags) tell(written []queued) {
-	now := int64(0)
+	var together run
 	for i := range written {
-		for left := written[i].stamps; len(left) > 0; {
-			n, oldest := alike(left)
-			if kind := left[0].kind; kind > 0 {
-				if now == 0 {
-					now = time.Now().UnixMicro()
-				}
-				if lag := now - oldest; lag <= mostLag && lag >= -mostSkew {
-					l.counts[kind](time.Duration(max(lag, 0))*time.Microsecond, n)
-				}
+		for _, next := range written[i].stamps {
+			if next.kind > 0 && !together.takes(next) {
+				l.count(&together)
+				together.begin(l, next)
 			}
-			left = left[n:]
 		}
 	}
+	l.count(&together)
 }
 
-// alike returns how many of the stamps, from the first one on, are of one type, and when
-// the oldest of these events was taken in.
-func alike(stamps []stamp) (n int, oldest int64) {
-	first := stamps[0]
-	oldest = first.received
-	for n = 1; n < len(stamps) && stamps[n].kind == first.kind; n++ {
-		oldest = min(oldest, stamps[n].received)
+// A run is of events that are counted together.
+type run struct {
+	stamp                // of the oldest
+	newest time.Duration // the stamp of it
+	n      int           // 0: none yet
+	now    time.Duration // by the clock of lags; 0: not read yet
+}
+
+func (r *run) begin(l *lags, first stamp) {
+	if r.now == 0 {
+		r.now = time.Since(l.began)
 	}
-	return n, oldest
+	r.stamp, r.newest, r.n = first, first.since, 1
 }
 
-// stamp notes in frames that have just been encoded when their events were taken in. The
+// takes takes an event into the run, if it is like the others.
+func (r *run) takes(next stamp) bool {
+	oldest, newest := min(r.since, next.since), max(r.newest, next.since)
+	if next.kind != r.kind || newest-oldest > (r.now-oldest)/4 {
+		return false
+	}
+	r.since, r.newest = oldest, newest
+	r.n++
+	return true
+}
+
+func (l *lags) count(r *run) {
+	if r.n > 0 {
+		l.counts[r.kind](r.now-r.since, r.n)
+	}
+}
+
+// stamp notes in frames that have just been encoded since when their events are under way. The
 // stamps are the burst's: frames in which something is missing have their own.
 func (b *burst) stamp(f *encoded) {
 	if b.stamps == nil {
@@ -91,11 +120,9 @@ func (b *burst) stamp(f *encoded) {
 }
 
 func (b *burst) makeStamps() []stamp {
-	stamps := make([]stamp, len(b.events))
+	stamps, now := make([]stamp, len(b.events)), time.Now()
 	for i := range b.events {
-		if b.received[i] > 0 {
-			stamps[i] = stamp{b.received[i], b.hub.lags.kinds[b.events[i].Type()]}
-		}
+		stamps[i] = b.hub.lags.stamp(b.events[i].Type(), b.received[i], now)
 	}
 	return stamps
 }

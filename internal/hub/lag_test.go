@@ -93,17 +93,38 @@ func TestOnlyWhatASessionIsSentIsCounted(t *testing.T) {
 	})
 }
 
-func TestWhatGoesTogetherIsAsLateAsTheOldest(t *testing.T) {
+func TestWhatGoesTogetherIsAsLateAsTheOldestIfItIsAboutAsLate(t *testing.T) {
 	counting(t, roomy, func(t *testing.T, r *router) {
 		g1 := chat("d", "g1")
 		c := r.connect("c", events.Client, g1)
-		for _, payload := range []string{spoken(g1), spoken(g1), muted(g1), spoken(g1)} {
-			r.stream.store(g1, "", payload)
-			time.Sleep(time.Second)
+		for _, together := range []bool{true, false} {
+			for _, payload := range []string{spoken(g1), spoken(g1), muted(g1), muted(g1), spoken(g1)} {
+				r.stream.store(g1, "", payload)
+				if !together {
+					r.deliver() // and it waits in the queue
+				}
+				time.Sleep(time.Second)
+			}
+			r.deliver()
+			c.read()
+			r.lags.wants(t, map[string]int{"UPDATE_MSG 5s": 2, "MUTE_BOT 3s": 1, "MUTE_BOT 2s": 1, "UPDATE_MSG 1s": 1})
+		}
+	})
+}
+
+// Also where the clocks of those who take events in differ.
+func TestARunIsNeverAQuarterTooLate(t *testing.T) {
+	counting(t, roomy, func(t *testing.T, r *router) {
+		g1 := chat("d", "g1")
+		c := r.connect("c", events.Client, g1)
+		now := time.Now()
+		for _, ms := range []int64{1000, 1100, 1200, 1300, 1400, 1500, 1600} { // ever older
+			r.stream.received = func() int64 { return now.UnixMicro() - 1000*ms }
+			r.stream.store(g1, "", spoken(g1))
 		}
 		r.deliver()
 		c.read()
-		r.lags.wants(t, map[string]int{"UPDATE_MSG 4s": 2, "MUTE_BOT 2s": 1, "UPDATE_MSG 1s": 1})
+		r.lags.wants(t, map[string]int{"UPDATE_MSG 1.3s": 4, "UPDATE_MSG 1.6s": 3})
 	})
 }
 
