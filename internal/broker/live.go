@@ -19,6 +19,7 @@ type LiveEvent struct {
 	Prev    uint64 // the sequence before it on this subject; 0: none, or expired
 	Session string // the session that sent it, or ""
 	Payload []byte
+	Trace   *events.Trace // nil: it has none, or nobody wants to know
 }
 
 // liveBuffer is how many live events may wait for delivery. Past it nats.go
@@ -34,6 +35,7 @@ type live struct {
 	deliver  func(...LiveEvent)
 	reached  func(position uint64)
 	replaced func()
+	traced   bool           // events are delivered with their traces
 	epoch    atomic.Uint64  // how often the stream was replaced
 	arrived  chan *nats.Msg // a message without a subject is a mark
 
@@ -210,13 +212,17 @@ func (l *live) arrive(m *nats.Msg) {
 		return
 	}
 	l.delivered.Add(1)
-	l.together = append(l.together, LiveEvent{
+	ev := LiveEvent{
 		Subject: m.Subject,
 		Seq:     seq,
 		Prev:    prev,
 		Session: m.Header.Get(events.HeaderSession),
 		Payload: m.Data,
-	})
+	}
+	if l.traced {
+		ev.Trace = traceOf(m.Header)
+	}
+	l.together = append(l.together, ev)
 }
 
 func (l *live) marked(mark []byte) {

@@ -25,12 +25,14 @@ type Publication struct {
 	// stream forgets an ID after its duplicate window, so one that may be older is
 	// looked up before it is published.
 	Since time.Time
+
+	Trace *Trace // nil: it belongs to none
 }
 
 // NewPublication returns the publication of an event. If the sender has given the
 // message an id of its own, sending the same message once more stores it once.
 func NewPublication(e Event, from Origin, session string) Publication {
-	p := Publication{Event: e, Origin: from, Session: session}
+	p := Publication{Event: e, Origin: from, Session: session, Trace: e.Trace()}
 	if id := e.MessageID(); id != "" {
 		p.ID = dedupeID(e, from, id)
 	}
