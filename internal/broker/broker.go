@@ -31,6 +31,7 @@ type Config struct {
 	Streams   *StreamConfig // what the streams are created with; nil: this process does not create them
 	HoldBytes int64         // how much may wait for the stream's ack, in bytes
 	AckWait   time.Duration // how long to wait for an ack before publishing again
+	Traced    bool          // live events are delivered with their traces
 
 	// Took are told how long it took from when an event was taken in until the stream's
 	// ack, by its origin. They must not block.
@@ -168,6 +169,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b.carrier = &carrier{answers, carryEvery}
 	b.live = newLive(nc, cfg.Deliver, cfg.Reached, cfg.Replaced)
+	b.live.traced = cfg.Traced
 	b.position = &rounds{follow: b.live.followAll, unfollow: b.live.unfollowAll, ask: b.askPosition}
 	return b, nil
 }

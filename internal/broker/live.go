@@ -23,6 +23,7 @@ type LiveEvent struct {
 	// When its process took it in, in microseconds since 1970; 0: nobody says, or not so
 	// that it can be read.
 	Received int64
+	Trace    *events.Trace // nil: it has none, or nobody wants to know
 }
 
 // liveBuffer is how many live events may wait for delivery. Past it nats.go
@@ -38,6 +39,7 @@ type live struct {
 	deliver  func(...LiveEvent)
 	reached  func(position uint64)
 	replaced func()
+	traced   bool           // events are delivered with their traces
 	epoch    atomic.Uint64  // how often the stream was replaced
 	arrived  chan *nats.Msg // a message without a subject is a mark
 
@@ -229,7 +231,7 @@ func (l *live) arrive(m *nats.Msg) {
 		return
 	}
 	l.delivered.Add(1)
-	l.together = append(l.together, LiveEvent{
+	ev := LiveEvent{
 		Subject: m.Subject,
 		Seq:     seq,
 		Prev:    prev,
@@ -237,7 +239,11 @@ func (l *live) arrive(m *nats.Msg) {
 		Payload: m.Data,
 
 		Received: receivedAt(m.Header.Get(events.HeaderReceived)),
-	})
+	}
+	if l.traced {
+		ev.Trace = traceOf(m.Header)
+	}
+	l.together = append(l.together, ev)
 }
 
 // receivedAt reads a header that anybody may have made.

@@ -173,7 +173,7 @@ func newPublisher(nc *nats.Conn, cfg Config, find func(context.Context, *pending
 // or the stream refuses it for good, or Close is called.
 func (b *Broker) Publish(ctx context.Context, p events.Publication, done func(seq uint64, err error)) error {
 	m := b.publisher.newPending(p.Event.Subject(), p.ID)
-	m.header, m.data = b.publisher.headerOf(p.Origin, p.Session), p.Event.Payload()
+	m.header, m.data = withTrace(b.publisher.headerOf(p.Origin, p.Session), p.Trace), p.Event.Payload()
 	m.stream, m.lane, m.done = ChatStream, m.subject, done
 	m.taken, m.took = takenAt(p.Received), b.publisher.took[p.Origin]
 	if p.ID != "" {

@@ -22,7 +22,9 @@ type burst struct {
 	frames   frames
 	scratch  []byte
 
-	stamps []stamp // of the events; queues hold them, too, so they are not used again; nil: not made yet
+	stamps  []stamp // of the events; queues hold them, too, so they are not used again; nil: not made yet
+	traced  bool    // one of the events has a trace, and somebody wants to know
+	reached []int   // then: how many sessions were given each event
 }
 
 // burstBytes is how much one burst may hold. A session that has no room for all of it
@@ -50,6 +52,8 @@ func (b *burst) add(ev *StoredEvent, e events.Event) {
 	b.received = append(b.received, ev.Received)
 	b.events = append(b.events, e)
 	b.bytes += len(ev.Payload)
+	b.reached = append(b.reached, 0)
+	b.traced = b.traced || ev.Trace != nil && b.hub.cfg.Delivered != nil
 }
 
 // gather adds the events that follow on the burst's subject, and returns how many it
@@ -83,6 +87,7 @@ func (b *burst) reset() {
 	clear(b.events)
 	b.seqs, b.sessions, b.received, b.events, b.bytes = b.seqs[:0], b.sessions[:0], b.received[:0], b.events[:0], 0
 	b.stamps = nil
+	b.reached, b.traced = b.reached[:0], false
 	if cap(b.scratch) > longScratch {
 		b.scratch = nil
 	}
@@ -106,11 +111,42 @@ func (b *burst) to(t *topic, subject string) (news bool) {
 			continue // then it is a burst of one
 		}
 		if f := b.of(seat.session); len(f.bytes) > 0 {
-			b.hub.frames.Add(uint64(seat.session.push(b.seqs, f)))
+			n := seat.session.push(b.seqs, f)
+			b.hub.frames.Add(uint64(n))
+			if b.traced && n > 0 {
+				b.count(f)
+			}
 		}
 	}
 	t.deliveredOne(subject, b.last())
 	return true
+}
+
+// count notes which of the burst's events a session was given.
+func (b *burst) count(f *encoded) {
+	for i := range b.reached {
+		if len(f.at(i)) > 0 {
+			b.reached[i]++
+		}
+	}
+}
+
+// tell tells of the burst's events that have traces. Evs holds them, and second copies
+// of some.
+func (b *burst) tell(evs []StoredEvent) {
+	if !b.traced {
+		return
+	}
+	next := 0
+	for i := range evs {
+		if next == len(b.seqs) || evs[i].Seq != b.seqs[next] {
+			continue
+		}
+		if evs[i].Trace != nil {
+			b.hub.cfg.Delivered(Delivery{evs[i], b.events[next].Type(), b.reached[next]})
+		}
+		next++
+	}
 }
 
 // of returns what the session is sent of the burst.

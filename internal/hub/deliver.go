@@ -54,6 +54,7 @@ func (h *Hub) deliver(evs []StoredEvent) (done int, err error) {
 		return done, nil
 	case err == nil:
 		h.delivered.Add(uint64(len(b.events)))
+		b.tell(evs[:done])
 	}
 	return done, err
 }

@@ -69,6 +69,14 @@ type StoredEvent struct {
 
 	// When its process took it in, in microseconds since 1970; 0: nobody says.
 	Received int64
+	Trace    *events.Trace // nil: it has none, or nobody wants to know
+}
+
+// A Delivery is an event that came live and was put into queues.
+type Delivery struct {
+	StoredEvent
+	Type     events.Type
+	Sessions int // in whose queues it was put
 }
 
 // A Protocol says how frames are written on a socket.
@@ -107,6 +115,10 @@ type Config struct {
 
 	// Invalid is told of an event that stands in the stream and is not valid.
 	Invalid func(StoredEvent, error)
+
+	// Delivered, unless it is nil, is told of each event with a trace that came live. It
+	// must not wait and not call the hub.
+	Delivered func(Delivery)
 }
 
 // A Hub delivers stored events to sessions.

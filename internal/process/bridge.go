@@ -39,7 +39,7 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 		MaxDepth:  cfg.Limits.MaxJSONDepth,
 		Timeout:   cfg.Sockets.PublishTimeout,
 		Authorize: authorize(n.auth),
-	}, n.broker)
+	}, n.stream())
 	n.public.Handle("/v1/events", posted)
 	b.measure(posted)
 	return b, nil
@@ -48,12 +48,12 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 // connectRedis makes all that speaks with Redis. It opens nothing yet.
 func (b *Bridge) connectRedis(cfg *BridgeConfig) (err error) {
 	n := b.node
-	if b.redis, err = source.NewRedis(cfg.redis(n.log), n.broker); err != nil {
+	if b.redis, err = source.NewRedis(cfg.redis(n.log), n.stream()); err != nil {
 		return err
 	}
 	n.health.Add("redis", b.redis.Check)
 	if len(cfg.RedisStreams) > 0 {
-		if b.streams, err = source.NewStreams(cfg.streamsOfRedis(n.log), n.broker); err != nil {
+		if b.streams, err = source.NewStreams(cfg.streamsOfRedis(n.log), n.stream()); err != nil {
 			return err
 		}
 		n.health.Add("redis-streams", b.streams.Check)

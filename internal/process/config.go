@@ -12,6 +12,7 @@ import (
 
 	"github.com/telle-ai/event-router/internal/broker"
 	"github.com/telle-ai/event-router/internal/source"
+	"github.com/telle-ai/event-router/internal/tracing"
 )
 
 // Common holds the flags that router and bridge share. Every flag --x-y is also
@@ -167,7 +168,7 @@ func bridgeName() string { return "telle-bridge-" + hostname() }
 func (c *Common) check() error {
 	errs := []error{
 		broker.CheckURL(c.NATS.NATSURL), c.NATS.Login("").Check(c.NATS.NATSURL),
-		c.Limits.check(), c.TLS.check(),
+		c.Limits.check(), c.TLS.check(), tracing.Check(),
 	}
 	positive := func(flag string, n int64) {
 		if n <= 0 {

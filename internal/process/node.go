@@ -21,6 +21,7 @@ import (
 	"github.com/telle-ai/event-router/internal/hub"
 	"github.com/telle-ai/event-router/internal/ops"
 	"github.com/telle-ai/event-router/internal/socket"
+	"github.com/telle-ai/event-router/internal/tracing"
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
@@ -44,7 +45,10 @@ type node struct {
 
 	publicCert, internalCert *certificate // nil: without TLS
 
+	tracer *tracing.Tracer // nil: nobody wants traces
+
 	delivering []hub.StoredEvent // scratch, owned by deliver
+	came       time.Time         // when the events of deliver have; owned by it
 }
 
 func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node, error) {
@@ -60,6 +64,9 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		return nil, err
 	}
 	var err error
+	if n.tracer, err = tracing.New(role, version, log); err != nil {
+		return nil, err
+	}
 	n.broker, err = broker.New(broker.Config{
 		URL:       cfg.NATS.NATSURL,
 		Login:     cfg.NATS.Login(role),
@@ -68,6 +75,7 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		HoldBytes: cfg.NATS.HoldBytes,
 		AckWait:   cfg.NATS.AckWait,
 		Took:      n.took(role == "bridge"),
+		Traced:    n.tracer.Carries(),
 		Log:       log,
 		Replaced:  func() { n.hub.Replaced() },
 		Deliver:   n.deliver,
@@ -90,6 +98,7 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		Log:        log,
 		Lags:       n.lags(),
 		Invalid:    n.invalid,
+		Delivered:  n.delivered(),
 	})
 	n.health.Add("nats", n.broker.Check)
 	if err := n.route(role == "bridge"); err != nil {
@@ -127,7 +136,7 @@ func (n *node) route(services bool) error {
 	}
 	n.sockets = socket.NewServer(socket.Config{
 		Hub:          n.hub,
-		Publisher:    n.broker,
+		Publisher:    n.stream(),
 		Memory:       memory{n.broker},
 		Carrier:      n.broker,
 		Auth:         n.auth,
@@ -165,6 +174,7 @@ func (n *node) ready() error {
 
 // deliver takes live events from the broker to the hub.
 func (n *node) deliver(evs ...broker.LiveEvent) {
+	n.cameNow()
 	n.delivering = n.delivering[:0]
 	for _, ev := range evs {
 		n.delivering = append(n.delivering, hub.StoredEvent(ev))
@@ -260,6 +270,9 @@ func (f partFunc) Run(ctx context.Context) error { return f(ctx) }
 // part fails, then stop them in reverse order.
 func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	defer n.broker.Close()
+	if err := n.tracer.Start(); err != nil {
+		return err
+	}
 	parts := newParts()
 	life.Reloads.Add(n.reloadSecrets)
 
@@ -304,6 +317,7 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	case <-ctx.Done(): // what they still have is lost, and they say so
 	}
 	err = errors.Join(err, n.flush(ctx))
+	n.tracer.End(ctx)
 	stopBroker()
 	internal.Close()
 	if life.Stop.Err() == nil {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/telle-ai/event-router/pkg/events"
 )
 
 // An entry of a Redis stream.
@@ -32,6 +34,20 @@ func (e entry) payload() ([]byte, error) {
 		}
 	}
 	return nil, errNoField
+}
+
+// trace returns what the fields beside the message say of its trace, or nil.
+func (e entry) trace() *events.Trace {
+	var parent, state string
+	for i := 0; i+1 < len(e.fields); i += 2 {
+		switch e.fields[i] {
+		case events.TraceParent:
+			parent = e.fields[i+1]
+		case events.TraceState:
+			state = e.fields[i+1]
+		}
+	}
+	return events.NewTrace(parent, state)
 }
 
 // raw is for the dead letter of an entry without a message.

@@ -149,7 +149,7 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, statusOf[problem.Code], result{Error: problem})
 		return
 	}
-	rs := h.publish(r.Context(), values, maySend)
+	rs := h.publish(r.Context(), values, traceOf(r.Header), maySend)
 	h.count(rs)
 	if many {
 		h.answer(w, statusOfAll(rs), results{rs})
@@ -229,9 +229,19 @@ func bodyType(contentType string) (lines, ok bool) {
 	return false, contentType == "" || strings.HasSuffix(kind, "+json")
 }
 
+// traceOf returns what a request says of its trace, or nil.
+func traceOf(h http.Header) *events.Trace {
+	parents := h.Values(events.TraceParent)
+	if len(parents) != 1 {
+		return nil
+	}
+	return events.NewTrace(parents[0], strings.Join(h.Values(events.TraceState), ","))
+}
+
 // publish brings the events into the stream in their order, many in flight at a
-// time, and returns what became of each.
-func (h *HTTP) publish(ctx context.Context, values [][]byte, maySend func(*events.Event) error) []result {
+// time, and returns what became of each. They belong to the request's trace, unless
+// they name another.
+func (h *HTTP) publish(ctx context.Context, values [][]byte, trace *events.Trace, maySend func(*events.Event) error) []result {
 	ctx, cancel := context.WithTimeout(ctx, h.opts.Timeout)
 	defer cancel()
 	rs := make([]result, len(values))
@@ -248,12 +258,16 @@ func (h *HTTP) publish(ctx context.Context, values [][]byte, maySend func(*event
 			rs[i].Error = &problem{forbidden, err.Error()}
 			continue
 		}
+		p := events.NewPublication(e, events.OriginHTTP, "")
+		if p.Trace == nil {
+			p.Trace = trace
+		}
 		inFlight.Add(1)
 		done := func(seq uint64, err error) {
 			rs[i] = outcome(seq, err)
 			inFlight.Done()
 		}
-		if err := h.pub.Publish(ctx, events.NewPublication(e, events.OriginHTTP, ""), done); err != nil {
+		if err := h.pub.Publish(ctx, p, done); err != nil {
 			done(0, err)
 		}
 	}

@@ -325,6 +325,9 @@ func (r *reader) publication(e entry) (p events.Publication, payload []byte, err
 	}
 	p = events.NewPublication(event, events.OriginRedis, "")
 	p.ID = publicationID(r.key, e.id, payload)
+	if p.Trace == nil {
+		p.Trace = e.trace()
+	}
 	return p, payload, nil
 }
 

@@ -28,13 +28,15 @@ type Publication struct {
 	// stream forgets an ID after its duplicate window, so one that may be older is
 	// looked up before it is published.
 	Since time.Time
+
+	Trace *Trace // nil: it belongs to none
 }
 
 // NewPublication returns the publication of an event that has just been taken in. If the
 // sender has given the message an id of its own, sending the same message once more stores
 // it once.
 func NewPublication(e Event, from Origin, session string) Publication {
-	p := Publication{Event: e, Origin: from, Session: session, Received: time.Now()}
+	p := Publication{Event: e, Origin: from, Session: session, Received: time.Now(), Trace: e.Trace()}
 	if id := e.MessageID(); id != "" {
 		p.ID = dedupeID(e, from, id)
 	}

@@ -37,7 +37,7 @@ type program struct {
 	clients          []*client
 }
 
-// start starts a program with the environment that tests have, but for TELLE_*,
+// start starts a program with the environment that tests have, but for TELLE_*, OTEL_*,
 // NATS_URL and REDIS_URL. It is killed at the end of the test, if it still runs.
 func start(t testing.TB, env []string, name string, args ...string) *program {
 	t.Helper()
@@ -68,7 +68,7 @@ func start(t testing.TB, env []string, name string, args ...string) *program {
 
 func cleanEnvironment() (env []string) {
 	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "TELLE_") && !strings.HasPrefix(e, "NATS_URL=") && !strings.HasPrefix(e, "REDIS_URL=") {
+		if !strings.HasPrefix(e, "TELLE_") && !strings.HasPrefix(e, "OTEL_") && !strings.HasPrefix(e, "NATS_URL=") && !strings.HasPrefix(e, "REDIS_URL=") {
 			env = append(env, e)
 		}
 	}
