@@ -29,6 +29,8 @@ import (
 type node struct {
 	// Static after newNode.
 	cfg     *Common
+	role    string
+	version string
 	log     *slog.Logger
 	health  *ops.Health
 	metrics *ops.Metrics
@@ -39,6 +41,7 @@ type node struct {
 	auth    socket.Authenticator
 	jwt     *auth.JWT // nil: no tokens are believed
 
+	recess       recess
 	jwksFailures atomic.Uint64
 	headers      *headerLimit // before public
 
@@ -50,6 +53,8 @@ type node struct {
 func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node, error) {
 	n := &node{
 		cfg:     cfg,
+		role:    role,
+		version: version,
 		log:     log,
 		health:  ops.NewHealth(),
 		metrics: ops.NewMetrics(),
@@ -90,6 +95,7 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		Invalid:    n.invalid,
 	})
 	n.health.Add("nats", n.broker.Check)
+	n.health.Add(recessReason, n.recess.check)
 	if err := n.route(role == "bridge"); err != nil {
 		n.broker.Close()
 		return nil, err
@@ -155,6 +161,9 @@ func (n *node) route(services bool) error {
 // ready says whether a new socket can be served. Redis, if it is missing, is no
 // reason to refuse one.
 func (n *node) ready() error {
+	if err := n.recess.check(); err != nil {
+		return err
+	}
 	if err := n.broker.Check(); err != nil || n.jwt == nil {
 		return err
 	}
@@ -272,6 +281,7 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	parts.start(func() error { n.hub.Run(brokerCtx); return nil })
 	parts.start(func() error { return n.broker.ServeCarried(brokerCtx, n.sockets.Name(), n.sockets.Carried) })
 
+	parts.start(func() error { return n.serveOperators(brokerCtx, life, l, parts) })
 	if n.jwt != nil {
 		parts.start(func() error { n.jwt.Run(brokerCtx); return nil })
 	}
@@ -289,6 +299,7 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 
 	err := parts.wait(life)
 
+	n.recess.end()
 	n.health.SetDraining()
 	if err == nil {
 		err = n.delay(life, parts)
@@ -401,6 +412,7 @@ func (n *node) watchLost(ctx context.Context) error {
 		case <-tick.C:
 		}
 		reasons := n.health.Ready()
+		delete(reasons, recessReason) // is no loss
 		switch {
 		case len(reasons) == 0:
 			lost = time.Time{}

@@ -1,0 +1,41 @@
+package process
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+)
+
+// decode reads an operator's request, which may be empty. The refusal names the field.
+func decode(request []byte, into any) error {
+	if len(bytes.TrimSpace(request)) == 0 {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(request))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err == nil {
+		if _, err := d.Token(); !errors.Is(err, io.EOF) {
+			return badRequest("the request must be one JSON object, or empty")
+		}
+		return nil
+	}
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
+		return badRequest("%s must not be a JSON %s", wrong.Field, wrong.Value)
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return badRequest("%s is no field of this request", name)
+	}
+	return badRequest("the request must be a JSON object, or empty")
+}
+
+// encode makes JSON as people read it: with < and & as they are.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
