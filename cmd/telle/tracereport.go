@@ -220,9 +220,9 @@ func (r *traceReport) print(out io.Writer) {
 	fmt.Fprintf(out, "\n%s\n", r.Summary)
 	var asked []string
 	for _, a := range r.Asked {
-		asked = append(asked, fmt.Sprintf("%d of %d %ss answered", a.Answered, a.Present, a.Kind))
+		asked = append(asked, fmt.Sprintf("%s %d of %d", a.Kind, a.Answered, a.Present))
 	}
-	fmt.Fprintln(out, strings.Join(asked, ", "))
+	fmt.Fprintln(out, "answered: "+strings.Join(asked, ", "))
 	for _, a := range r.Asked {
 		for _, why := range a.Failed {
 			fmt.Fprintf(out, "a %s says: %s\n", a.Kind, clean(why))
@@ -264,13 +264,23 @@ func (r *traceReport) printEvent(out io.Writer) {
 }
 
 func (in *tracedInstance) print(out io.Writer) {
-	fmt.Fprintf(out, "\n%s %s on %s: %d follow it\n", in.Kind, clean(in.Instance), clean(in.Host), in.Follow)
+	fmt.Fprintf(out, "\n%s %s on %s: %s\n", in.Kind, clean(in.Instance), clean(in.Host), in.followers())
 	for _, s := range in.Sessions {
 		fmt.Fprintf(out, "  %-10s  %s  %s %s %s %s%s\n", s.Fate, clean(s.ID), s.Protocol, s.Audience, s.Role, s.Address, s.more())
 	}
 	if more := in.Follow - len(in.Sessions); more > 0 {
 		fmt.Fprintf(out, "  and %d more\n", more)
 	}
+}
+
+func (in *tracedInstance) followers() string {
+	switch in.Follow {
+	case 0:
+		return "nobody follows it"
+	case 1:
+		return "1 socket follows it"
+	}
+	return fmt.Sprintf("%d sockets follow it", in.Follow)
 }
 
 func (s *tracedSession) more() string {

@@ -4,9 +4,25 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
+
+	"github.com/telle-ai/event-router/internal/broker"
 )
+
+func badRequest(format string, v ...any) error {
+	return &broker.Refusal{Code: "400", Text: fmt.Sprintf(format, v...)}
+}
+
+// refused makes a refusal of what cannot be done now.
+func refused(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &broker.Refusal{Code: "409", Text: err.Error()}
+}
 
 // decode reads an operator's request, which may be empty. The refusal names the field.
 func decode(request []byte, into any) error {
@@ -38,4 +54,18 @@ func encode(v any) ([]byte, error) {
 	e.SetEscapeHTML(false)
 	err := e.Encode(v)
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+// fitting returns as many of a list as an answer has room for.
+func fitting[T any](list []T, most int) []T {
+	const around = 4 << 10 // what an answer has beside its list
+	room := most - around
+	for i, one := range list {
+		b, err := encode(one)
+		if err != nil || len(b)+1 > room {
+			return slices.Clip(list[:i])
+		}
+		room -= len(b) + 1
+	}
+	return list
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/telle-ai/event-router/internal/broker"
 	"github.com/telle-ai/event-router/internal/natsd"
 	"github.com/telle-ai/event-router/internal/testkit"
 )
@@ -368,4 +369,28 @@ func TestTheLogLevelChangesUntilSIGHUP(t *testing.T) {
 	if _, err := o.logLevel([]byte("debug"), 0); err == nil {
 		t.Error("where it cannot be changed there is no error")
 	}
+}
+
+// Whatever an operator sends is decoded, or refused with a line that can be a header.
+func FuzzOperatorsRequest(f *testing.F) {
+	for _, text := range []string{
+		"", "{}", `{"dealer":"d1","group":"g1","behind":true,"limit":7}`, `{"dealer":"d1","seq":18446744073709551616}`, `{"limit":1e999}`,
+		`{"session":"s"}`, "null", "[1]", `{"dealer":null}`, `{"DEALER":"d"}`, "{} x", "\x00", `{"a\nb":1}`, strings.Repeat("[", 10_000),
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, request []byte) {
+		for _, into := range []any{new(chosen), new(TraceRequest), new(struct{})} {
+			err := decode(request, into)
+			if c, ok := into.(*chosen); ok && err == nil {
+				err = c.check()
+				if err == nil && (c.limit() < 0 || c.limit() > MostListed) {
+					t.Errorf("%q: limit %d", request, c.limit())
+				}
+			}
+			if refusal, ok := errors.AsType[*broker.Refusal](err); err != nil && (!ok || refusal.Code != "400" || refusal.Text == "") {
+				t.Errorf("%q: %v", request, err)
+			}
+		}
+	})
 }

@@ -358,7 +358,7 @@ func TestTraceTellsWhoHasAnEvent(t *testing.T) {
 	}
 	code, out := runToEnd(t, nil, "telle", append([]string{"trace"}, operator("d1", "g1", "--seq", "1")...)...)
 	for _, want := range []string{"event     1 on chat.d1.g1  UPDATE_MSG", "origin    http", "by the stream whose leader is now telle",
-		"1 of 1 bridges answered, 1 of 1 routers answered", "4 of 4 sockets have it"} {
+		"answered: bridge 1 of 1, router 1 of 1", "4 of 4 sockets have it"} {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Errorf("telle trace ends with %d and does not say %q:\n%s", code, want, out)
 		}
@@ -422,6 +422,45 @@ func TestTraceTellsWhoIsNotSentAnEvent(t *testing.T) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// What a NATS client says of an event is shown, but steers no terminal; and what is no event is
+// called so.
+func TestTracePrintsWhatHeadersSay(t *testing.T) {
+	s := startStack(t)
+	_, js := s.nats.connect()
+	put := func(payload string, header nats.Header) {
+		t.Helper()
+		if _, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: "chat.d1.g1", Header: header, Data: []byte(payload)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(said("d1", "g1", "hello"), nats.Header{"Telle-Origin": {"\x1b[2Jredis"}, "Telle-Process": {"telle-bridge-x"}, "Telle-Received": {"1700000000123456"}})
+	put("no event", nil)
+	for args, want := range map[string]string{"--seq=1": "by telle-bridge-x\n", "--seq=2": "it is no event that sockets are sent"} {
+		code, out := runToEnd(t, nil, "telle", "trace", "d1", "g1", "--nats-url", s.nats.url, args)
+		if code != 0 || !strings.Contains(out, want) || strings.Contains(out, "\x1b") {
+			t.Errorf("%s: %d, want %q in\n%q", args, code, want, out)
+		}
+	}
+	s.terminate()
+}
+
+// Who has permissions of his own, without those for services, has no services, and all else.
+func TestWithoutPermissionForServicesARouterServes(t *testing.T) {
+	g := startConfigured(t, `
+		listen: "127.0.0.1:-1"
+		jetstream { store_dir: `+fmt.Sprintf("%q", t.TempDir())+` }
+		authorization { users: [ { user: router, password: "`+passwordOf("router")+`",
+			permissions: { publish: ">", subscribe: { allow: ">", deny: [ "$SRV.>", "telle.router.>" ] } } } ] }`)
+	router := startServer(t, "router", g.flags("router", "--auth", "none", "--drain-time", "0s")...).ready()
+	customer := dial(t, router, as("role", "customer", "dealerId", "d1", "groupId", "g1"))
+	if err := g.as("router").Publish("chat.d1.g1", []byte(said("d1", "g1", "hello"))); err != nil {
+		t.Fatal(err)
+	}
+	customer.wants("CHAT_MESSAGE", asChat(said("d1", "g1", "hello")))
+	testkit.Eventually(t, "the log to say so", func() bool { return strings.Contains(router.text(), "$SRV.PING") })
+	router.terminate()
 }
 
 // emptyAndFill drains each router by NATS, until it has no session any more, and undrains it.
