@@ -144,7 +144,7 @@ var fates = []fate{
 	{string(hub.PlaceNot), true, "waits for it to come live", "wait for it to come live"},
 	{string(hub.PlaceNone), true, "was sent nothing of it", "were sent nothing of it"},
 	{string(hub.PlaceJoining), false, "is about to join", "are about to join"},
-	{string(hub.PlaceBefore), false, "came later", "came later"},
+	{string(hub.PlaceBefore), false, "came, or came back, later", "came, or came back, later"},
 	{fateSender, false, "sent it itself", "sent it themselves"},
 	{fateUnseen, false, "is of an audience that does not see it", "are of an audience that does not see it"},
 }

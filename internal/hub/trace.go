@@ -14,7 +14,7 @@ type Place string
 // The places. None of them says that the client has read it. Of an event that a session is
 // not sent, since its audience does not see it or it has sent it itself, they may say too much.
 const (
-	PlaceBefore  Place = "before"  // it was before the session's time
+	PlaceBefore  Place = "before"  // it was before the session's time: its client came later, or came back and had it
 	PlaceJoining Place = "joining" // the session is only about to begin
 	PlaceNot     Place = "not"     // it has not come here live
 	PlaceBehind  Place = "behind"  // the session reads from the stream, and has not come so far

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -280,6 +281,46 @@ func TestADrainedProcessLivesOnAndCanBeUndrained(t *testing.T) {
 		if status := a.status("/readyz"); status != http.StatusOK {
 			t.Errorf("/readyz answers %d after all", status)
 		}
+	}
+}
+
+// Whoever drains and undrains, however often and at once: in the end the last order counts.
+func TestDrainsAndClientsComeAndGo(t *testing.T) {
+	a := newAsked(t, func(c *RouterConfig) { c.Process.DrainTime = 10 * time.Millisecond })
+	url := "ws://" + a.Public.Addr().String() + "/ws?role=customer&dealerId=d1&groupId=g1"
+	until := time.Now().Add(500 * time.Millisecond)
+	var busy sync.WaitGroup
+	each := func(f func()) {
+		busy.Go(func() {
+			for time.Now().Before(until) {
+				f()
+			}
+		})
+	}
+	for _, operation := range []string{"drain", "undrain", "drain"} {
+		each(func() { _, _ = a.nc.Request("telle.router."+operation+"."+a.id, nil, 20*time.Second) })
+	}
+	for range 4 {
+		each(func() {
+			conn, _, err := websocket.Dial(t.Context(), url, nil)
+			if err != nil {
+				return // 503
+			}
+			defer conn.CloseNow()
+			_, _, _ = conn.Read(t.Context()) // ready, or that it is closed
+		})
+	}
+	busy.Wait()
+	var d DrainAnswer
+	if refused := a.ask("undrain", "", &d); refused != "" || d.Drained {
+		t.Fatalf("%+v %s", d, refused)
+	}
+	conn, _ := a.dial("role=customer&dealerId=d1&groupId=g1")
+	if refused := a.ask("drain", "", &d); refused != "" || !d.Drained {
+		t.Fatalf("%+v %s", d, refused)
+	}
+	if _, _, err := conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+		t.Errorf("the client hears %v", err)
 	}
 }
 
