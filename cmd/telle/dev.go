@@ -191,7 +191,7 @@ func runAll(ctx context.Context, life process.Life, parts []*part, ready func())
 	for i, p := range parts {
 		running.Go(func() {
 			defer end()
-			if err := p.runner.Run(process.Life{Drain: drain, Stop: life.Stop}, p.listeners); err != nil {
+			if err := p.runner.Run(process.Life{Drain: drain, Stop: life.Stop, Level: life.Level}, p.listeners); err != nil {
 				errs[i] = fmt.Errorf("%s: %w", p.name, err)
 			}
 		})

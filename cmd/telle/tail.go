@@ -56,14 +56,14 @@ func (t *tail) run(life process.Life, log *slog.Logger, out io.Writer) error {
 	ctx, cancel := context.WithCancel(life.Drain)
 	defer cancel()
 	running.Go(func() { _ = b.Run(ctx) }) // fails only on streams that it would create
-	t.follow(ctx, b, log)
+	follow(ctx, b, t.conversation(), log)
 	<-ctx.Done()
 	return nil
 }
 
-// follow follows the conversation as soon as NATS and the stream are there.
-func (t *tail) follow(ctx context.Context, b *broker.Broker, log *slog.Logger) {
-	own, wide := t.conversation().Followed(subjects.Live)
+// follow follows a conversation as soon as NATS and the stream are there.
+func follow(ctx context.Context, b *broker.Broker, c subjects.Conversation, log *slog.Logger) {
+	own, wide := c.Followed(subjects.Live)
 	const patience = time.Second // NATS may be about to answer
 	began, told := time.Now(), false
 	again := time.NewTicker(50 * time.Millisecond)

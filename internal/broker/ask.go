@@ -166,6 +166,8 @@ type storedMsg struct {
 	Subject string    `json:"subject"`
 	Seq     uint64    `json:"seq"`
 	Time    time.Time `json:"time"`
+	Headers []byte    `json:"hdrs"`
+	Data    []byte    `json:"data"`
 }
 
 // askLeader asks the stream's leader for one message, or returns [errNone]. A leader

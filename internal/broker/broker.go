@@ -504,7 +504,7 @@ func (b *Broker) asyncError(sub *nats.Subscription, err error) {
 		b.notConnected(nil, err) // a refused login, at each attempt
 		return
 	}
-	if errors.Is(err, nats.ErrSlowConsumer) {
+	if errors.Is(err, nats.ErrSlowConsumer) && !isService(sub) {
 		b.slow.Add(1)
 		b.interrupt(false)
 		b.lookNow()

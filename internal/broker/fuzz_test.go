@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -143,7 +144,7 @@ func FuzzStored(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := parseStored(data)
 		if err != nil {
-			if got != (storedMsg{}) {
+			if !reflect.DeepEqual(got, storedMsg{}) {
 				t.Errorf("%q: %+v beside %v", data, got, err)
 			}
 			return

@@ -22,6 +22,7 @@ type behind struct {
 	why    cause
 	since  time.Time
 	missed uint64      // it reads at least through here
+	read   uint64      // the last event of the round that was queued; 0: none
 	noted  uint64      // the last event that was kept aside, or could have been
 	asked  bool        // the catch-up has it in hand
 	moved  bool        // it follows something else than when the round began
@@ -193,7 +194,7 @@ func (s *Session) plan() (p *plan, ok bool) {
 		return nil, false
 	}
 	b.dropTail()
-	b.keeping, b.moved = true, false
+	b.keeping, b.moved, b.read = true, false, 0
 	p = &plan{session: s, least: max(b.missed, s.through)}
 	for _, seat := range s.seats.all {
 		p.reads = append(p.reads, &read{subject: seat.topic.subject, sent: seat.sent, after: max(seat.sent.from, seat.base, s.through)})
@@ -265,6 +266,7 @@ func (s *Session) replay(seq uint64, frame []byte) bool {
 		return false
 	}
 	s.pushed(seq)
+	s.behind.read = seq
 	s.enqueue(queued{seq: seq, frame: frame}) // without a stamp: it was late already
 	s.hub.replayed.Add(1)
 	return true
@@ -351,7 +353,7 @@ func (p *plan) gone(oldest uint64) {
 	switch {
 	case s.reason != 0:
 	case b.resume != nil:
-		s.through = b.resume.position
+		s.from, s.through = b.resume.position, b.resume.position
 		s.answer(Recovery{Seq: s.through, Oldest: oldest})
 		b.asked = false
 		s.catchUp()
@@ -377,6 +379,7 @@ func (s *Session) miss(seat *seat, subject string, after, upTo uint64) {
 		s.fallBehind(Gap)
 	}
 	seat.sent.lacks(subject, max(after, seat.base))
+	s.behind.read = 0
 	s.behind.missed = max(s.behind.missed, upTo)
 	s.behind.dropTail()
 }

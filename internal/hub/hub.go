@@ -144,10 +144,9 @@ type Hub struct {
 	topics      map[string]*topic // by live subject
 	chats       map[string]*chats // by the wildcard subject of a dealer's chats
 	sessions    map[*Session]struct{}
-	interrupted bool // nothing, or not everything, comes live
-	draining    bool
-	lastSeq     uint64        // written with a read lock, like the topics
-	empty       chan struct{} // closed when draining and the last session has gone
+	interrupted bool   // nothing, or not everything, comes live
+	drain       *Drain // nil: it does not drain
+	lastSeq     uint64 // written with a read lock, like the topics
 }
 
 // New returns a hub without sessions.
@@ -158,7 +157,6 @@ func New(cfg Config) *Hub {
 		topics:   map[string]*topic{},
 		chats:    map[string]*chats{},
 		sessions: map[*Session]struct{}{},
-		empty:    make(chan struct{}),
 	}
 	h.burst.hub = h
 	h.catchUp = newCatchUp(h)
@@ -169,7 +167,7 @@ func New(cfg Config) *Hub {
 // has ended.
 func (h *Hub) Run(ctx context.Context) { h.catchUp.run(ctx) }
 
-// ErrDraining is what Register returns once Drain has begun.
+// ErrDraining is what Register returns once Drain has begun, until Undrain.
 var ErrDraining = errors.New("draining")
 
 // Register lets a session take part. It needs an Unregister. Once Drain has begun
@@ -177,7 +175,7 @@ var ErrDraining = errors.New("draining")
 func (h *Hub) Register(s *Session) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.draining {
+	if h.drain != nil {
 		s.End(Drained, reconnectHint())
 		return ErrDraining
 	}
@@ -214,8 +212,8 @@ func (h *Hub) remove(s *Session) (left []string) {
 	}
 	delete(h.sessions, s)
 	h.ended[s.Reason()].Add(1)
-	if h.draining && len(h.sessions) == 0 {
-		close(h.empty)
+	if h.drain != nil && len(h.sessions) == 0 {
+		close(h.drain.empty)
 	}
 	return left
 }

@@ -4,7 +4,8 @@ package hub
 // metrics and the close code on the wire.
 type Reason uint8
 
-// The reasons. Zero is not one: the session lives.
+// The reasons. Zero is not one: the session lives. Processes tell each other their numbers:
+// a new one goes behind the others.
 const (
 	Gone         Reason = iota + 1 // the client has closed, or its connection broke
 	Drained                        // this process is draining
@@ -15,6 +16,7 @@ const (
 	PingTimeout                    // the client does not answer
 	Slow                           // the client does not read what it is sent
 	Unavailable                    // the stream cannot be reached, or is another one than before
+	Kicked                         // an operator has ended the session
 	reasons
 )
 
@@ -32,6 +34,7 @@ var reasonTable = [reasons]struct {
 	PingTimeout:  {"ping_timeout", 4408},
 	Slow:         {"slow", 4409},
 	Unavailable:  {"unavailable", 1013},
+	Kicked:       {"kicked", 4410},
 }
 
 // String returns the reason's word.

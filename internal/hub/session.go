@@ -14,6 +14,7 @@ type SessionConfig struct {
 	ID       string
 	Audience events.Audience
 	Protocol Protocol
+	Client   Describer // who it is, for people; nil: nobody knows
 
 	// Wake is called when frames wait and nobody is taking them: somebody must
 	// then call Take until it returns nothing.
@@ -38,6 +39,8 @@ type Session struct {
 	id       string
 	audience events.Audience
 	protocol Protocol
+	client   Describer
+	since    int64 // in Unix milliseconds
 	wake     func()
 	close    func(Reason, string)
 
@@ -48,8 +51,11 @@ type Session struct {
 	lent    *[]queued // what queue was begun in: an idle session owns none; nil: nothing
 	taken   *[]queued // out of queue, but perhaps not written; nil: nothing
 	waiting int       // bytes in both
+	took    uint64    // the greatest event that was taken
+	wrote   uint64    // events up to here that were taken are written
 	last    uint64    // the last event that was pushed
 	most    uint64    // the greatest event that the client has had, or will
+	from    uint64    // where it began: what was before was before its time
 	through uint64    // the session has all events up to here, or they were before its time
 	doubt   uint64    // until it starts: the last event that it misses, unless that was before its time
 	behind  *behind   // nil: live
@@ -73,6 +79,8 @@ func (h *Hub) NewSession(cfg SessionConfig) *Session {
 		id:       cfg.ID,
 		audience: cfg.Audience,
 		protocol: cfg.Protocol,
+		client:   cfg.Client,
+		since:    time.Now().UnixMilli(),
 		wake:     cfg.Wake,
 		close:    cfg.Close,
 	}
@@ -91,7 +99,7 @@ func (s *Session) Start(position uint64, first []byte) {
 	if s.reason != 0 {
 		return
 	}
-	s.through = position
+	s.from, s.through = position, position
 	if s.behind == nil && s.doubt > position {
 		s.fallBehind(Gap)
 	}
@@ -149,7 +157,7 @@ func (s *Session) resume(since uint64, r *resumption) {
 	if s.behind == nil {
 		s.fallBehind(Resume)
 	}
-	s.through = since
+	s.from, s.through = since, since
 	s.behind.resume = r
 	s.behind.missed = max(s.behind.missed, r.position)
 	s.catchUp()
@@ -305,6 +313,7 @@ func (s *Session) TakeTo(frames [][]byte) [][]byte {
 	}
 	for _, q := range s.queue {
 		frames = append(frames, q.frame)
+		s.takes(q.seq)
 	}
 	*s.lent = s.queue
 	s.taken, s.queue, s.lent = s.lent, nil, nil
@@ -330,7 +339,15 @@ func (s *Session) written() {
 		s.hub.lags.tell(*s.taken)
 	}
 	spare(s.taken)
-	s.taken = nil
+	s.taken, s.wrote = nil, s.took
+}
+
+// takes notes that an event was taken, and is not written yet. A late one says that of all
+// that came after it: better too little than too much.
+func (s *Session) takes(seq uint64) {
+	if seq > 0 {
+		s.took, s.wrote = max(s.took, seq), min(s.wrote, seq-1)
+	}
 }
 
 // roomy reports whether it is worth while to read more from the stream.

@@ -114,6 +114,7 @@ func (m Main) Run(cfg any, what string, defaults map[string]string, choose func(
 		return exitClean
 	}
 	life, done := watchSignals(log)
+	life.Level = level
 	life.Reloads.Add(func() error { return flags.setLevel(level) })
 	defer done()
 	return m.exit(run(life, log))
@@ -222,6 +223,7 @@ type Life struct {
 	Drain   context.Context // stop taking work, finish, close
 	Stop    context.Context // now
 	Reloads *Reloads        // what is done on SIGHUP; nil: nothing
+	Level   *slog.LevelVar  // of the log, for operators; nil: it cannot be changed
 }
 
 // watchSignals returns a life that SIGTERM, SIGINT or SIGUSR2 drains and a second

@@ -30,6 +30,8 @@ import (
 type node struct {
 	// Static after newNode.
 	cfg     *Common
+	role    string
+	version string
 	log     *slog.Logger
 	health  *ops.Health
 	metrics *ops.Metrics
@@ -40,6 +42,7 @@ type node struct {
 	auth    socket.Authenticator
 	jwt     *auth.JWT // nil: no tokens are believed
 
+	recess       recess
 	jwksFailures atomic.Uint64
 	headers      *headerLimit // before public
 
@@ -54,6 +57,8 @@ type node struct {
 func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node, error) {
 	n := &node{
 		cfg:     cfg,
+		role:    role,
+		version: version,
 		log:     log,
 		health:  ops.NewHealth(),
 		metrics: ops.NewMetrics(),
@@ -101,6 +106,7 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		Delivered:  n.delivered(),
 	})
 	n.health.Add("nats", n.broker.Check)
+	n.health.Add(recessReason, n.recess.check)
 	if err := n.route(role == "bridge"); err != nil {
 		n.broker.Close()
 		return nil, err
@@ -166,6 +172,9 @@ func (n *node) route(services bool) error {
 // ready says whether a new socket can be served. Redis, if it is missing, is no
 // reason to refuse one.
 func (n *node) ready() error {
+	if err := n.recess.check(); err != nil {
+		return err
+	}
 	if err := n.broker.Check(); err != nil || n.jwt == nil {
 		return err
 	}
@@ -287,6 +296,7 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	parts.start(func() error { n.hub.Run(brokerCtx); return nil })
 	parts.start(func() error { return n.broker.ServeCarried(brokerCtx, n.sockets.Name(), n.sockets.Carried) })
 
+	parts.start(func() error { return n.serveOperators(brokerCtx, life, l, parts) })
 	if n.jwt != nil {
 		parts.start(func() error { n.jwt.Run(brokerCtx); return nil })
 	}
@@ -304,6 +314,7 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 
 	err := parts.wait(life)
 
+	n.recess.end()
 	n.health.SetDraining()
 	if err == nil {
 		err = n.delay(life, parts)
@@ -417,6 +428,7 @@ func (n *node) watchLost(ctx context.Context) error {
 		case <-tick.C:
 		}
 		reasons := n.health.Ready()
+		delete(reasons, recessReason) // is no loss
 		switch {
 		case len(reasons) == 0:
 			lost = time.Time{}

@@ -7,7 +7,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -389,11 +391,16 @@ func (gs *guests) drained() bool {
 	return gs.draining
 }
 
-// drain asks all guests to leave, spread evenly over the time.
+// drain asks all guests to leave, spread evenly over the time, and takes none in any more.
 func (gs *guests) drain(ctx context.Context, over time.Duration) {
+	gs.startDraining()
+	gs.askToLeave(ctx, over, gs.all())
+}
+
+// askToLeave asks guests to leave, spread evenly over the time.
+func (gs *guests) askToLeave(ctx context.Context, over time.Duration, all []guest) {
 	var leaving sync.WaitGroup
 	defer leaving.Wait()
-	all := gs.startDraining()
 	for _, g := range all {
 		leaving.Go(g.leave)
 		select {
@@ -404,12 +411,14 @@ func (gs *guests) drain(ctx context.Context, over time.Duration) {
 	}
 }
 
-func (gs *guests) startDraining() (all []guest) {
+func (gs *guests) startDraining() {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	gs.draining = true
-	for g := range gs.here {
-		all = append(all, g)
-	}
-	return all
+}
+
+func (gs *guests) all() []guest {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	return slices.Collect(maps.Keys(gs.here))
 }

@@ -428,6 +428,9 @@ func (s *Server) changeEngine(w http.ResponseWriter, r *http.Request, e *engine)
 
 // openTunnel serves it for an engine of another process. It is a socket of this one, too.
 func (s *Server) openTunnel(w http.ResponseWriter, r *http.Request, to *remote) error {
+	if err := s.cfg.Ready(); err != nil { // the client polls on
+		return notReadyError{err}
+	}
 	pass, err := s.door.enter(s.addressOf(r))
 	if err != nil {
 		return err

@@ -547,6 +547,42 @@ func TestAPollThatIsCarriedEndsWhenItsProcessDrains(t *testing.T) {
 	})
 }
 
+// A process that only has its sockets leave goes on to carry what reaches it.
+func TestAfterAProcessWasLeftItCarriesOn(t *testing.T) {
+	bubble(t, func(w *world) {
+		p, tunnel := w.joinPage("polling", customer), w.come(way{"upgraded", 0, 1}, customer)
+		p.turn = always(1)
+		polled := make(chan answer, 1)
+		go func() { a, _ := p.get(); polled <- a }()
+		synctest.Wait()
+		go w.processes[1].Leave(context.Background(), 0)
+		if a := <-polled; a.status != http.StatusOK || a.body != "6" {
+			w.Errorf("got %v", a)
+		}
+		tunnel.isClosed(hub.Drained)
+		w.deliver(1, "", said("g1", "hi"))
+		p.hears(eventAt(said("g1", "hi"), 1)) // by the same process
+	})
+}
+
+// A process that is not ready takes no WebSocket to which a client of another process would
+// change: that polls on.
+func TestAProcessThatIsNotReadyServesNoTunnels(t *testing.T) {
+	var refusal error
+	bubble(t, func(w *world) {
+		p := w.joinPage("polling", customer)
+		p.turns = always(1)
+		refusal = errors.New("drained")
+		if conn, err := p.probe(); err == nil {
+			_ = conn.CloseNow()
+			w.Error("it can change")
+		}
+		w.deliver(1, "", said("g1", "hi"))
+		p.hears(eventAt(said("g1", "hi"), 1))
+		refusal = nil
+	}, func(s *settings) { s.Ready = func() error { return refusal } })
+}
+
 func TestATunnelIsClosedWhenItsProcessDrains(t *testing.T) {
 	bubble(t, func(w *world) {
 		p, stays := w.come(way{"upgraded", 0, 1}, customer), w.come(way{"polling", 0, 0}, customer)

@@ -67,6 +67,12 @@ func (s *Server) Name() string { return s.name }
 // over the time. It returns when all have been asked, or when ctx ends.
 func (s *Server) Drain(ctx context.Context, over time.Duration) { s.guests.drain(ctx, over) }
 
+// Leave is Drain, but for those who come later: a client that polls here next is served
+// as before, so that its engine elsewhere need not end.
+func (s *Server) Leave(ctx context.Context, over time.Duration) {
+	s.guests.askToLeave(ctx, over, s.guests.all())
+}
+
 // Close ends the clients that are left when the hub has drained: those that are not
 // connected yet. It returns when nothing is left of any client, or when ctx ends. No new
 // request may come.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"reflect"
 	"slices"
@@ -179,7 +180,7 @@ func FuzzKept(f *testing.F) {
 		c := new(session)
 		identity := identities[int(who)%len(identities)]
 		id := newSessionID()
-		c.open(s, identity, hub.SessionConfig{ID: id, Protocol: hub.SocketIO, Wake: func() {}, Close: func(hub.Reason, string) {}})
+		c.open(s, identity, netip.Addr{}, hub.SessionConfig{ID: id, Protocol: hub.SocketIO, Wake: func() {}, Close: func(hub.Reason, string) {}})
 		c.kept = new(kept)
 		memory.byID[id] = memorized{value: value, revision: 1}
 		follows, known, err := c.recall(context.Background(), comeback{pid: "shown"})

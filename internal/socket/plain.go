@@ -33,7 +33,7 @@ type plain struct {
 func (s *Server) newPlain(conn *wsConn, identity auth.Identity, since *uint64, pass pass) *plain {
 	c := &plain{conn: conn, since: since, pass: pass}
 	conn.flooded = c.flooded
-	c.session.open(s, identity, hub.SessionConfig{
+	c.session.open(s, identity, pass.address, hub.SessionConfig{
 		ID:       newSessionID(),
 		Protocol: hub.WebSocket,
 		Wake:     c.wake,

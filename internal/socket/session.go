@@ -2,6 +2,7 @@ package socket
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ type session struct {
 	// Static.
 	server   *Server
 	identity auth.Identity
+	address  netip.Addr
 	protocol hub.Protocol
 	hub      *hub.Session
 
@@ -33,10 +35,19 @@ type session struct {
 }
 
 // open begins a session. The audience is the identity's.
-func (c *session) open(s *Server, identity auth.Identity, cfg hub.SessionConfig) {
-	c.server, c.identity, c.protocol = s, identity, cfg.Protocol
-	cfg.Audience = identity.Audience()
+func (c *session) open(s *Server, identity auth.Identity, address netip.Addr, cfg hub.SessionConfig) {
+	c.server, c.identity, c.address, c.protocol = s, identity, address, cfg.Protocol
+	cfg.Audience, cfg.Client = identity.Audience(), c
 	c.hub = s.cfg.Hub.NewSession(cfg)
+}
+
+// Describe implements [hub.Describer].
+func (c *session) Describe() hub.Description {
+	d := hub.Description{Role: string(c.identity.Role), Name: c.identity.Subject}
+	if c.address.IsValid() {
+		d.Address = c.address.String()
+	}
+	return d
 }
 
 // within returns a context for what takes so long at most, and ends with the session if

@@ -218,7 +218,7 @@ func (e *engine) newSession(identity auth.Identity, back comeback, recoverable b
 		protocol = hub.SocketIOBare
 	}
 	c := new(session)
-	c.open(e.server, identity, hub.SessionConfig{ID: sessionIDOf(back.secret, identity), Protocol: protocol, Wake: e.wake, Close: e.ended})
+	c.open(e.server, identity, e.pass.address, hub.SessionConfig{ID: sessionIDOf(back.secret, identity), Protocol: protocol, Wake: e.wake, Close: e.ended})
 	if !recoverable {
 		return c
 	}

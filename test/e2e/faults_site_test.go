@@ -86,6 +86,16 @@ func (s *site) whole() {
 // connect returns a NATS client that no fault but the servers' own end reaches.
 func (s *site) connect() jetstream.JetStream {
 	s.t.Helper()
+	js, err := jetstream.New(s.dial())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return js
+}
+
+// dial is connect without JetStream.
+func (s *site) dial() *nats.Conn {
+	s.t.Helper()
 	var urls []string
 	for _, n := range s.nats {
 		urls = append(urls, "nats://"+n.addr)
@@ -95,11 +105,7 @@ func (s *site) connect() jetstream.JetStream {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return js
+	return nc
 }
 
 // leader returns the nats-server that leads the stream of events, and another.

@@ -112,6 +112,7 @@ var faults = []fault{
 	{name: "cut bridge-Redis, silently", replicas: one, pubsub: true, strike: func(tr *traffic) { holdUp(tr.site.bridges[0].toRedis) }},
 	{name: "fill a slow reader's socket", replicas: one, strike: fill},
 	{name: "drain and replace the routers", replicas: both, strike: func(tr *traffic) { renew(tr.site.routers[:]) }},
+	{name: "drain and undrain each router", replicas: both, short: one, strike: emptyAndFill},
 	{name: "drain and replace the bridges", replicas: one, pubsub: true, strike: func(tr *traffic) { renew(tr.site.bridges[:]) }},
 }
 

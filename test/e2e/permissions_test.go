@@ -16,6 +16,7 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/telle-ai/event-router/internal/testkit"
@@ -186,7 +187,12 @@ var forbidden = map[string][]string{
 		"$JS.ACK.CHAT.c.1.1.1.1.1", // there are no consumers
 		"$SRV.PING",                // it answers this, no more
 		"telle.router.drain",       // orders are for operators
+		"telle.router.drain.x",
+		"telle.router.kick",
+		"telle.router.sessions",
 		"telle.bridge.drain",
+		"telle.bridge.drain.x",
+		"telle.bridge.trace",
 		"$JS.API.INFO",
 		"$JS.API.STREAM.NAMES",
 		"$JS.API.STREAM.CREATE.CHAT", // with other settings than the bridge's
@@ -235,6 +241,11 @@ var forbidden = map[string][]string{
 		"_INBOX_router.x.1",
 		"_INBOX_bridge.x.1",
 		"telle.router.drain",
+		"telle.router.drain.x",
+		"telle.router.kick",
+		"telle.bridge.sessions",
+		"telle.bridge.loglevel.x",
+		"$SRV.PING",
 		"$JS.API.STREAM.CREATE.OTHER",
 		"$JS.API.STREAM.UPDATE.CHAT",
 		"$JS.API.STREAM.PURGE.CHAT",
@@ -248,6 +259,7 @@ var forbidden = map[string][]string{
 		"> _INBOX_router.>",
 		"> $KV.TELLE_SESSIONS.>",
 		"> telle.router.drain",
+		"> telle.router.>",
 	},
 	"operator": {
 		"chat.d1.g1", // an event in somebody's name
@@ -266,6 +278,8 @@ var forbidden = map[string][]string{
 		"$JS.API.STREAM.RESTORE.CHAT",
 		"$JS.API.STREAM.PURGE.KV_TELLE",
 		"> telle.carry.*",
+		"> telle.router.>", // what other operators ask
+		"> $SRV.>",
 		"> _INBOX_router.>",
 		"> $KV.>",
 	},
@@ -277,8 +291,17 @@ var forbidden = map[string][]string{
 		"bridge.gap",
 		"_INBOX_operator.x.1",
 		"telle.carry.p1",
-		"telle.router.sessions",
+		"telle.router.sessions", // who is there
+		"telle.router.conversations",
+		"telle.router.trace",
+		"telle.router.kick",
 		"telle.router.drain",
+		"telle.router.drain.x",
+		"telle.router.undrain.x",
+		"telle.router.loglevel.x",
+		"telle.bridge.sessions",
+		"telle.bridge.drain.x",
+		"telle.bridge.kick",
 		"$JS.API.STREAM.MSG.GET.CHAT", // what is said
 		"$JS.API.DIRECT.GET.CHAT",
 		"$JS.API.DIRECT.GET.CHAT.chat.d1.g1",
@@ -346,6 +369,7 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 	if _, err := js.CreateConsumer(t.Context(), "CHAT", jetstream.ConsumerConfig{Durable: "kept"}); err != nil {
 		t.Fatal(err)
 	}
+	router, bridge := instanceOf(t, g.as("operator"), s.routers[0]), instanceOf(t, g.as("operator"), s.bridge)
 	for user, requests := range map[string][][2]string{
 		"operator": {
 			{"$JS.API.INFO", ""},
@@ -367,6 +391,16 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 			{"$JS.API.STREAM.MSG.DELETE.CHAT", `{"seq":1}`},
 			{"$JS.API.STREAM.PURGE.CHAT", `{"filter":"chat.d1.g1"}`},
 			{"$JS.API.STREAM.PURGE.DEAD", ""},
+			{"$SRV.PING", ""},
+			{"$SRV.STATS.telle-router", ""},
+			{"telle.router.sessions", ""},
+			{"telle.router.conversations", `{"dealer":"d1"}`},
+			{"telle.router.trace", `{"dealer":"d1","group":"g1","seq":1}`},
+			{"telle.bridge.sessions", ""},
+			{"telle.bridge.trace", `{"dealer":"d1","seq":1}`},
+			{"telle.router.loglevel." + router, ""},
+			{"telle.router.undrain." + router, ""},
+			{"telle.bridge.undrain." + bridge, ""},
 		},
 		"observer": {
 			{"$JS.API.INFO", ""},
@@ -378,6 +412,9 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 			{"$JS.API.CONSUMER.LIST.CHAT", ""},
 			{"$JS.API.CONSUMER.INFO.CHAT.kept", ""},
 			{"$SYS.REQ.USER.INFO", ""},
+			{"$SRV.PING", ""},
+			{"$SRV.INFO.telle-router", ""},
+			{"$SRV.STATS.telle-bridge." + bridge, ""},
 		},
 		"sys": {
 			{"$SYS.REQ.SERVER.PING", ""},
@@ -394,7 +431,7 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 			answer, err := nc.Request(r[0], []byte(r[1]), 10*time.Second)
 			if err != nil {
 				t.Errorf("%s asks %s: %v, %v", user, r[0], err, nc.LastError())
-			} else if strings.Contains(string(answer.Data), `"error":`) || answer.Header.Get("Status") != "" {
+			} else if strings.Contains(string(answer.Data), `"error":`) || answer.Header.Get("Status") != "" || answer.Header.Get(micro.ErrorHeader) != "" {
 				t.Errorf("%s asks %s: %s %s", user, r[0], answer.Data, answer.Header)
 			}
 		}

@@ -199,3 +199,60 @@ func TestTwoHundredOfficialClientsOutliveTheirRouter(t *testing.T) {
 	}
 	s.endAlone()
 }
+
+// A client of today whose session an operator ends, or whose router he drains, comes back by
+// itself as the session that it was, and has missed nothing.
+func TestOfficialClientsComeBackFromAKickAndADrain(t *testing.T) {
+	s := startStack(t)
+	f, officials := s.failingOver(), &drivers{t: t}
+	nc, _ := s.nats.connect()
+	instanceOf(t, nc, s.routers[0])
+	var all []*official
+	var ids []string
+	for _, transports := range [][]string{byWebSocket, byPolling} {
+		c := officials.open(js48, f.opened(as("role", "customer", "dealerId", "d1", "groupId", "g1"), transports))
+		all, ids = append(all, c), append(ids, c.connects().ID)
+	}
+	number := 0
+	say := func() string {
+		number++
+		s.redis.Publish(channel, said("d1", "g1", fmt.Sprint(number)))
+		return asChat(said("d1", "g1", fmt.Sprint(number)))
+	}
+	hear := func(want string) {
+		for _, c := range all {
+			c.wants("CHAT_MESSAGE", want)
+		}
+	}
+	comeBack := func() {
+		for i, c := range all {
+			c.next("disconnect")
+			r := c.take(c.reports, "connect")
+			for r.What == "connect_error" { // 503
+				r = c.take(c.reports, "connect")
+			}
+			if r.What != "connect" || !r.Recovered || r.ID != ids[i] {
+				t.Errorf("%s is not recovered: %+v", c.name, r)
+			}
+		}
+	}
+	hear(say())
+	for _, id := range ids {
+		if got := orderAt(t, nc, "telle.router.kick", fmt.Sprintf(`{"session":%q}`, id)); !strings.Contains(got, `"ended":1`) {
+			t.Errorf("kick: %s", got)
+		}
+	}
+	missed := say()
+	comeBack()
+	hear(missed)
+	hear(say())
+
+	order(t, nc, s.routers[0], "drain", "")
+	s.routers[0].wantsMetric("telle_sessions", 0)
+	missed = say()
+	order(t, nc, s.routers[0], "undrain", "")
+	comeBack()
+	hear(missed)
+	hear(say())
+	s.terminate()
+}
