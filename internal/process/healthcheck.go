@@ -23,9 +23,9 @@ type healthcheck struct {
 // asksWhetherSane is said by --help of who has the command.
 const asksWhetherSane = "With healthcheck as first argument: asks the one that runs whether it is sane."
 
-// asked says whether arguments are those of a healthcheck. It is no command of the flag parser, which would then take
+// isHealthcheck says whether arguments are those of a healthcheck. It is no command of the flag parser, which would then take
 // all flags of the process for those of another command.
-func asked(args []string) bool { return len(args) > 0 && args[0] == "healthcheck" }
+func isHealthcheck(args []string) bool { return len(args) > 0 && args[0] == "healthcheck" }
 
 // healthcheck asks the process, whose internal address has a default, and returns the exit code.
 func (m Main) healthcheck(internal string) int {

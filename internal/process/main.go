@@ -41,7 +41,7 @@ type Main struct {
 // Router runs the router until it is told to end, and returns the exit code.
 func (m Main) Router() int {
 	var cfg RouterConfig
-	if asked(m.Args) {
+	if isHealthcheck(m.Args) {
 		return m.healthcheck(":8081")
 	}
 	return m.serve(&cfg, "Holds sockets and pushes to each the events of the conversations that it follows. "+asksWhetherSane,
@@ -52,7 +52,7 @@ func (m Main) Router() int {
 // Bridge runs the bridge until it is told to end, and returns the exit code.
 func (m Main) Bridge() int {
 	var cfg BridgeConfig
-	if asked(m.Args) {
+	if isHealthcheck(m.Args) {
 		return m.healthcheck(":8091")
 	}
 	return m.serve(&cfg, "Takes events from Redis, HTTP and chatbot sockets and puts them on NATS. "+asksWhetherSane,

@@ -35,8 +35,8 @@ func startTraced(t testing.TB, env ...string) *tracedStack {
 	return s
 }
 
-// traced is what makes processes send spans to a collector soon.
-func traced(collector string) []string {
+// exporting is what makes processes send spans to a collector soon.
+func exporting(collector string) []string {
 	return []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + collector, "OTEL_BSP_SCHEDULE_DELAY=10"}
 }
 
@@ -98,7 +98,7 @@ func (s *tracedStack) post(parent, message string) {
 
 func TestATraceGoesFromEachSourceToTheSockets(t *testing.T) {
 	c := testkit.StartCollector(t)
-	s := startTraced(t, traced(c.URL)...)
+	s := startTraced(t, exporting(c.URL)...)
 	for i, way := range tracedWays {
 		parent, trace, span := parentOf(i)
 		message := said("d1", "g1", way.name)
@@ -130,8 +130,8 @@ func TestATraceGoesFromEachSourceToTheSockets(t *testing.T) {
 func TestEachEventHasOneSpanInEachProcessThatDeliversIt(t *testing.T) {
 	const many = 200
 	c := testkit.StartCollector(t)
-	s := startTraced(t, traced(c.URL)...)
-	other := startServerIn(t, traced(c.URL), "router", "--nats-url", s.nats.url, "--auth", "none", "--drain-time", "0s").ready()
+	s := startTraced(t, exporting(c.URL)...)
+	other := startServerIn(t, exporting(c.URL), "router", "--nats-url", s.nats.url, "--auth", "none", "--drain-time", "0s").ready()
 	admin := dial(t, s.router, as("role", "admin", "dealerId", "d1", "adminId", "a1"))
 	far := dial(t, other, as("role", "customer", "dealerId", "d1", "groupId", "g1"))
 	var messages []string
@@ -162,7 +162,7 @@ func TestEachEventHasOneSpanInEachProcessThatDeliversIt(t *testing.T) {
 
 func TestWithoutACollectorATraceIsCarriedAndNothingElseIsDone(t *testing.T) {
 	c := testkit.StartCollector(t)
-	s := startTraced(t, append(traced(c.URL), "OTEL_SDK_DISABLED=true")...)
+	s := startTraced(t, append(exporting(c.URL), "OTEL_SDK_DISABLED=true")...)
 	parent, _, _ := parentOf(0)
 	for _, message := range []string{within(parent, said("d1", "g1", "one")), within(parent+"0", said("d1", "g1", "two")), said("d1", "g1", "three")} {
 		s.redis.Publish(channel, message)
@@ -182,7 +182,7 @@ func TestWithoutACollectorATraceIsCarriedAndNothingElseIsDone(t *testing.T) {
 
 func TestATraceThatIsNotWellFormedIsPassedOver(t *testing.T) {
 	c := testkit.StartCollector(t)
-	s := startTraced(t, append(traced(c.URL), "OTEL_TRACES_SAMPLER=parentbased_always_off")...)
+	s := startTraced(t, append(exporting(c.URL), "OTEL_TRACES_SAMPLER=parentbased_always_off")...)
 	parent, _, span := parentOf(0)
 	for i, bad := range []string{"x", parent + "0", strings.Replace(parent, span, strings.Repeat("0", 16), 1)} {
 		message := within(bad, said("d1", "g1", fmt.Sprint(i)))
@@ -204,7 +204,7 @@ func TestACollectorThatIsAwayHarmsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	s := startTraced(t, append(traced("http://"+l.Addr().String()), "OTEL_BSP_MAX_QUEUE_SIZE=20", "OTEL_BSP_EXPORT_TIMEOUT=50")...)
+	s := startTraced(t, append(exporting("http://"+l.Addr().String()), "OTEL_BSP_MAX_QUEUE_SIZE=20", "OTEL_BSP_EXPORT_TIMEOUT=50")...)
 	for i := range 200 {
 		parent, _, _ := parentOf(i)
 		message := within(parent, said("d1", "g1", fmt.Sprint(i)))
