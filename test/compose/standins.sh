@@ -1,7 +1,8 @@
 #!/bin/sh
-# Makes images under the names that docker-compose.yml gives, where no registry can be reached: standins.sh WORK
-# COMPOSE-FILE… Each is Debian with its package of the same program, or a program built from its Go module; it has what the compose
-# file uses of the real one, no more. What is there already, in DOCKER_HOST's engine or in the directory WORK, stays.
+# Makes images under the names that docker-compose.yml gives, where no registry can be reached: standins.sh WORK.
+# Each is Debian with its package of the same program, or with one built from its Go module; it has what the compose
+# file uses of the real one, no more. What is there already, in DOCKER_HOST's engine or in the directory WORK, stays,
+# unless it was made of something else.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -9,21 +10,26 @@ work=$1
 image_of() { sed -n "s|^ *image: *\($1:[^ ]*\)\$|\1|p" "$here/../../docker-compose.yml" | head -n 1; }
 golang=$(sed -n 's|^FROM \(golang:[^ ]*\) .*|\1|p' "$here/../../Dockerfile")
 
-have_image() { docker image inspect "$1" >/dev/null 2>&1; }
+# have_image NAME MARK: is there an image, made of what MARK is the hash of?
+have_image() { [ "$(docker image inspect --format '{{index .Config.Labels "standin"}}' "$1" 2>/dev/null)" = "$2" ]; }
+
+mark_of() { cat "$@" | sha256sum | cut -c 1-16; }
+
+packages=ca-certificates,git,wget,haproxy,redis-server,prometheus,sed,coreutils
 
 say() { echo "standins: $*" >&2; }
 
 # debian makes the image that all others are made from.
 debian() {
-	have_image telle-standin:base && return
+	mark=$(echo "$packages" | mark_of)
+	have_image telle-standin:base "$mark" && return
 	say "a Debian from its packages"
 	rm -rf "$work/base"
-	debootstrap --variant=minbase \
-		--include=ca-certificates,git,wget,haproxy,redis-server,prometheus,sed,coreutils \
+	debootstrap --variant=minbase --include="$packages" \
 		"$(. /etc/os-release && echo "$VERSION_CODENAME")" "$work/base" >"$work/debootstrap.log" 2>&1 ||
 		{ tail -n 5 "$work/debootstrap.log" >&2; return 1; }
 	rm -rf "$work/base/var/cache/apt" "$work/base/var/lib/apt/lists" "$work/base/usr/share/doc"
-	tar -C "$work/base" -c . | docker import - telle-standin:base >/dev/null
+	tar -C "$work/base" -c . | docker import --change "LABEL standin=$mark" - telle-standin:base >/dev/null
 	rm -rf "$work/base"
 }
 
@@ -39,9 +45,9 @@ program() {
 
 # standin makes an image, $1, of the Dockerfile on stdin; files that it copies are in WORK/bin.
 standin() {
-	have_image "$1" && return
+	have_image "$1" "$own" && return
 	say "$1"
-	{ echo 'FROM telle-standin:base'; cat; } >"$work/bin/Dockerfile"
+	{ echo 'FROM telle-standin:base'; echo "LABEL standin=$own"; cat; } >"$work/bin/Dockerfile"
 	DOCKER_BUILDKIT=0 docker build -q -t "$1" "$work/bin" >/dev/null 2>&1
 }
 
@@ -50,7 +56,8 @@ version_of() { v=${1##*:}; echo "v${v%%-*}"; }
 
 # golang is Go as it is here, and the modules that go.mod names, as a proxy of modules.
 golang() {
-	have_image "$golang" && return
+	mark=$(mark_of "$0" "$here/../../go.sum")
+	have_image "$golang" "$mark" && return
 	say "$golang"
 	rm -rf "$work/go" && mkdir -p "$work/go/proxy"
 	cp -r "$(go env GOROOT)" "$work/go/goroot"
@@ -58,8 +65,9 @@ golang() {
 	(cd "$here/../.." && go mod download && GOFLAGS=-modcacherw GOMODCACHE="$work/go/mod" GONOSUMDB='*' \
 		GOPROXY="file://$cache" go mod download)
 	cp -r "$work/go/mod/cache/download/." "$work/go/proxy"
-	cat >"$work/go/Dockerfile" <<-'END'
+	cat >"$work/go/Dockerfile" <<-END
 		FROM telle-standin:base
+		LABEL standin=$mark
 		COPY goroot /usr/local/go
 		COPY proxy /proxy
 		ENV PATH=/usr/local/go/bin:/usr/sbin:/usr/bin:/sbin:/bin GOPROXY=file:///proxy GOTOOLCHAIN=local GONOSUMDB=*
@@ -67,6 +75,8 @@ golang() {
 	DOCKER_BUILDKIT=0 docker build -q -t "$golang" "$work/go" >/dev/null
 	rm -rf "$work/go"
 }
+
+own=$(mark_of "$0")
 
 mkdir -p "$work/bin"
 debian
