@@ -9,7 +9,7 @@ silent = out=$$($(1)) && test -z "$$out" || { echo "$(1):"; echo "$$out"; exit 1
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## run everything in one process, with its own NATS and Redis
@@ -37,6 +37,10 @@ soak: ## ten minutes under load, a million joins, and more: does anything grow?
 .PHONY: flood
 flood: deps ## 10 000 sockets, half of which send garbage for 30 s: is the other half harmed?
 	go test -count=1 -timeout 10m ./test/e2e -v -flood full -run Garbage
+
+.PHONY: monitoring
+monitoring: deps ## test alerts and dashboards: by cases, and on what real processes show
+	go test -count=1 -v ./test/monitoring
 
 .PHONY: lint
 lint: ## check format, vet, staticcheck, modernity, go.mod and shell scripts
