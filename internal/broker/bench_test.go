@@ -77,6 +77,7 @@ func BenchmarkArrive(b *testing.B) {
 	for name, value := range map[string]string{
 		"Nats-Stream": ChatStream, "Nats-Subject": "chat.dealer-4711.group-1",
 		"Nats-Sequence": "123456789", "Nats-Last-Sequence": "123456700", "Nats-Time-Stamp": "2026-01-01T00:00:00Z",
+		events.HeaderReceived: "1767225600000000",
 	} {
 		m.Header.Set(name, value)
 	}

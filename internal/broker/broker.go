@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/telle-ai/event-router/pkg/events"
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
@@ -30,7 +31,12 @@ type Config struct {
 	Streams   *StreamConfig // what the streams are created with; nil: this process does not create them
 	HoldBytes int64         // how much may wait for the stream's ack, in bytes
 	AckWait   time.Duration // how long to wait for an ack before publishing again
-	Log       *slog.Logger
+
+	// Took are told how long it took from when an event was taken in until the stream's
+	// ack, by its origin. They must not block.
+	Took map[events.Origin]func(time.Duration)
+
+	Log *slog.Logger
 
 	// Replaced is called between two calls of Deliver when the stream turns out to be
 	// another one than before, whose sequences begin anew.
@@ -517,12 +523,14 @@ type Stats struct {
 	Published      uint64 // acknowledged by the stream
 	Duplicates     uint64 // of these: dropped by the stream as duplicates
 	PublishRetries uint64
-	PublishFailed  uint64 // given up at the deadline, or refused by the stream for good
-	DeadLetters    uint64
-	Held           int64 // waiting for the stream's ack, in bytes
+	PublishFailed  uint64            // given up at the deadline, or refused by the stream for good
+	DeadLetters    map[string]uint64 // that were stored, by source
+	Held           int64             // waiting for the stream's ack, in bytes
 	Live           uint64
 	LiveIgnored    uint64 // on a live subject but not from the stream
 	Subjects       int    // followed
+	Pending        int    // live events that wait to be delivered
+	PendingBytes   int    // how long these are, about: by the length of those before
 }
 
 // Stats returns the counters.
@@ -535,7 +543,9 @@ func (b *Broker) Stats() Stats {
 		Live:         b.live.delivered.Load(),
 		LiveIgnored:  b.live.ignored.Load(),
 		Subjects:     b.live.followed(),
+		Pending:      len(b.live.arrived),
 	}
+	s.PendingBytes = s.Pending * int(b.live.usual.Load())
 	b.publisher.stats(&s)
 	return s
 }

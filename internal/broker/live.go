@@ -19,6 +19,10 @@ type LiveEvent struct {
 	Prev    uint64 // the sequence before it on this subject; 0: none, or expired
 	Session string // the session that sent it, or ""
 	Payload []byte
+
+	// When its process took it in, in microseconds since 1970; 0: nobody says, or not so
+	// that it can be read.
+	Received int64
 }
 
 // liveBuffer is how many live events may wait for delivery. Past it nats.go
@@ -40,6 +44,7 @@ type live struct {
 	together []LiveEvent // that have arrived and are not delivered; owned by run
 
 	delivered, ignored atomic.Uint64
+	usual              atomic.Int64 // how long a payload is: the mean of late
 
 	mu       sync.Mutex
 	interest map[string]*interest // by subject
@@ -171,10 +176,24 @@ func (l *live) arriveWith() {
 
 func (l *live) deliverAll() {
 	if len(l.together) > 0 {
+		l.weigh()
 		l.deliver(l.together...)
 		clear(l.together)
 		l.together = l.together[:0]
 	}
+}
+
+// weigh notes how long events are. Nobody can ask a channel for that.
+func (l *live) weigh() {
+	bytes := 0
+	for i := range l.together {
+		bytes += len(l.together[i].Payload)
+	}
+	mean, before := int64(bytes/len(l.together)), l.usual.Load()
+	if before > 0 {
+		mean = (3*before + mean) / 4
+	}
+	l.usual.Store(mean)
 }
 
 // mark lets reached be called when all that has arrived before is delivered.
@@ -216,7 +235,21 @@ func (l *live) arrive(m *nats.Msg) {
 		Prev:    prev,
 		Session: m.Header.Get(events.HeaderSession),
 		Payload: m.Data,
+
+		Received: receivedAt(m.Header.Get(events.HeaderReceived)),
 	})
+}
+
+// receivedAt reads a header that anybody may have made.
+func receivedAt(text string) int64 {
+	if text == "" {
+		return 0 // without the error, which would be made for each event
+	}
+	us, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return max(us, 0)
 }
 
 func (l *live) marked(mark []byte) {

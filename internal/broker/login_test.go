@@ -254,7 +254,7 @@ func TestAllAnswersComeUnderThePrefix(t *testing.T) {
 	if err := b.DeadLetter(t.Context(), "redis", "here", "because", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the ack", func() bool { return b.Stats().DeadLetters == 1 })
+	testkit.Eventually(t, "the ack", func() bool { return deadLetters(b) == 1 })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if answer, err := b.Carry(ctx, "nobody", []byte("x")); answer != nil || err != nil {
@@ -273,7 +273,7 @@ func TestNoMessageNamesTheInbox(t *testing.T) {
 	if err := b.DeadLetter(t.Context(), "redis", "here", "because", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the ack", func() bool { return b.Stats().DeadLetters == 1 })
+	testkit.Eventually(t, "the ack", func() bool { return deadLetters(b) == 1 })
 	id := connect(t, s).stored(t, DeadStream)[0].Header.Get(nats.MsgIdHdr)
 	if id == "" || strings.Contains(id, b.publisher.inbox) {
 		t.Errorf("the id is %q", id)

@@ -42,7 +42,10 @@ type publisher struct {
 	ackWait time.Duration
 	bound   int64
 	room    *semaphore.Weighted           // bytes that may still be taken in
+	process string                        // who we are, as a header's value
 	headers map[events.Origin]nats.Header // of events that no session sent
+	took    map[events.Origin]func(time.Duration)
+	letters map[string]*atomic.Uint64 // dead letters that were stored, by source
 
 	// Set by NATS's callbacks. To ask the connection is to wait while it dials.
 	online     atomic.Bool
@@ -51,9 +54,9 @@ type publisher struct {
 	window   atomic.Int64  // how long the stream remembers ids, in nanoseconds
 	doubtful chan *pending // to be looked up
 
-	made                                             atomic.Uint64 // ids
-	held                                             atomic.Int64
-	published, duplicates, retries, failed, deadOnes atomic.Uint64
+	made                                   atomic.Uint64 // ids
+	held                                   atomic.Int64
+	published, duplicates, retries, failed atomic.Uint64
 
 	mu      sync.Mutex
 	closed  bool
@@ -63,7 +66,8 @@ type publisher struct {
 	sent    map[uint64]*pending // by its address's token: all that was sent and has not ended
 	free    []*address          // to be used again, for CHAT: sequences of two streams do not compare
 
-	id [1]string // guarded by mu, stands in the header of all messages: that of the one that is being sent
+	// Of the message that is being sent. Guarded by mu; they stand in the headers of all.
+	id, received [1]string
 }
 
 // A lane is what waits for the stream in one order. Its first message is under
@@ -83,6 +87,8 @@ type pending struct {
 	stream  string // the one that has to acknowledge it
 	lane    string
 	size    int64
+	taken   int64                       // when the event was taken in, in microseconds since 1970
+	took    func(time.Duration)         // is told how long it took since; nil: nobody asks
 	done    func(seq uint64, err error) // called once, without the publisher's lock
 	expiry  *time.Timer                 // nil: held until it is stored
 
@@ -134,6 +140,9 @@ func newPublisher(nc *nats.Conn, cfg Config, find func(context.Context, *pending
 		inbox:    nc.NewInbox() + ".",
 		ids:      cryptorand.Text() + ".",
 		ackWait:  cfg.AckWait,
+		process:  nameOf(cfg.Name),
+		took:     cfg.Took,
+		letters:  map[string]*atomic.Uint64{"redis": new(atomic.Uint64), "stream": new(atomic.Uint64)},
 		bound:    cfg.HoldBytes,
 		room:     semaphore.NewWeighted(cfg.HoldBytes),
 		doubtful: make(chan *pending, looksQueued),
@@ -166,6 +175,7 @@ func (b *Broker) Publish(ctx context.Context, p events.Publication, done func(se
 	m := b.publisher.newPending(p.Event.Subject(), p.ID)
 	m.header, m.data = b.publisher.headerOf(p.Origin, p.Session), p.Event.Payload()
 	m.stream, m.lane, m.done = ChatStream, m.subject, done
+	m.taken, m.took = takenAt(p.Received), b.publisher.took[p.Origin]
 	if p.ID != "" {
 		m.first = p.Since
 	}
@@ -174,13 +184,38 @@ func (b *Broker) Publish(ctx context.Context, p events.Publication, done func(se
 
 // headerOf returns the header of an event.
 func (p *publisher) headerOf(from events.Origin, session string) nats.Header {
-	if session != "" {
-		return p.withID(nats.Header{events.HeaderOrigin: {string(from)}, events.HeaderSession: {session}})
-	}
-	if h := p.headers[from]; h != nil {
+	if h := p.headers[from]; h != nil && session == "" {
 		return h
 	}
-	return p.withID(nats.Header{events.HeaderOrigin: {string(from)}})
+	h := nats.Header{
+		events.HeaderOrigin:   {string(from)},
+		events.HeaderReceived: p.received[:],
+		events.HeaderProcess:  {p.process},
+	}
+	if session != "" {
+		h[events.HeaderSession] = []string{session}
+	}
+	return p.withID(h)
+}
+
+// takenAt returns a time as the header has it; now, if there is none.
+func takenAt(t time.Time) int64 {
+	if t.IsZero() {
+		t = time.Now()
+	}
+	return t.UnixMicro()
+}
+
+// since returns the time since takenAt. The clock may have been set back meanwhile.
+func since(taken int64) time.Duration {
+	return max(0, time.Duration(time.Now().UnixMicro()-taken)*time.Microsecond)
+}
+
+// nameOf makes a header's value of a connection's name.
+func nameOf(connection string) string {
+	const longest = 128
+	name := oneLine(connection)
+	return name[:min(len(name), longest)]
 }
 
 // withID makes room in a header for the id of whatever message is sent.
@@ -228,7 +263,9 @@ func (b *Broker) deadLetter(id, source, from, reason string, payload []byte) *pe
 			b.log.Error("dead letter lost", "source", source, "reason", reason, "error", err)
 			return
 		}
-		b.publisher.deadOnes.Add(1)
+		if n := b.publisher.letters[source]; n != nil {
+			n.Add(1)
+		}
 	}
 	header := nats.Header{headerReason: {oneLine(reason)}, headerFrom: {oneLine(from)}}
 	m.data = payload
@@ -374,7 +411,7 @@ func (p *publisher) publish(m *pending, now time.Time) {
 		p.assign(m, p.addressFor(m))
 	}
 	m.times++
-	p.id[0] = m.id
+	p.id[0], p.received[0] = m.id, strconv.FormatInt(m.taken, 10)
 	if err := p.nc.PublishMsg(&nats.Msg{Subject: m.subject, Reply: m.address.subject, Header: m.header, Data: m.data}); err != nil {
 		p.refused(m, err)
 		return
@@ -457,13 +494,20 @@ func (p *publisher) report(m *pending, seq uint64, err error) {
 		m.expiry.Stop()
 	}
 	if err == nil {
-		p.published.Add(1)
+		p.stored(m)
 	} else {
 		p.failed.Add(1)
 	}
 	m.done(seq, err)
 	p.held.Add(-m.size)
 	p.room.Release(m.size)
+}
+
+func (p *publisher) stored(m *pending) {
+	p.published.Add(1)
+	if m.took != nil {
+		m.took(since(m.taken))
+	}
 }
 
 // remove takes a message out of its lane, and lets the next one go. p.mu is held.
@@ -631,6 +675,9 @@ func (p *publisher) stats(s *Stats) {
 	s.Duplicates = p.duplicates.Load()
 	s.PublishRetries = p.retries.Load()
 	s.PublishFailed = p.failed.Load()
-	s.DeadLetters = p.deadOnes.Load()
+	s.DeadLetters = map[string]uint64{}
+	for source, n := range p.letters {
+		s.DeadLetters[source] = n.Load()
+	}
 	s.Held = p.held.Load()
 }

@@ -161,6 +161,43 @@ func TestHeadersSayWhereAnEventComesFrom(t *testing.T) {
 	}
 }
 
+func TestHeadersSayWhenAndByWhomAnEventWasTakenIn(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b := runReady(t, s.ClientURL(), func(c *Config) { c.Name = "telle-bridge-h\u00e9\r\nTelle-Origin: forged" + strings.Repeat("x", 1000) })
+	taken := time.UnixMicro(1_700_000_000_000_001)
+	before := time.Now().UnixMicro()
+	var got outcomes
+	for _, p := range []events.Publication{
+		{Event: said(t, "g", `1`), Origin: events.OriginRedis, Received: taken},
+		{Event: said(t, "g", `2`), Origin: events.OriginClient, Session: "s1", Received: taken.Add(time.Microsecond)},
+		{Event: said(t, "g", `3`), Origin: events.OriginRedis}, // now
+	} {
+		if err := b.Publish(t.Context(), p, got.done(string(p.Event.Payload()))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got.await(t, 3)
+	all := connect(t, s).stored(t, ChatStream)
+	var received []int64
+	for _, m := range all {
+		if process := m.Header[events.HeaderProcess]; len(process) != 1 || len(process[0]) != 128 || !strings.HasPrefix(process[0], `telle-bridge-h\u00e9\r\nTelle-Origin: forged`) {
+			t.Errorf("%s: %q", events.HeaderProcess, process)
+		}
+		if origin := m.Header[events.HeaderOrigin]; len(origin) != 1 || origin[0] == "forged" {
+			t.Errorf("%s: %q", events.HeaderOrigin, origin)
+		}
+		at, err := strconv.ParseInt(m.Header.Get(events.HeaderReceived), 10, 64)
+		if err != nil {
+			t.Error(err)
+		}
+		received = append(received, at)
+	}
+	if received[0] != taken.UnixMicro() || received[1] != taken.UnixMicro()+1 || received[2] < before || received[2] > time.Now().UnixMicro() {
+		t.Errorf("taken in at %d", received)
+	}
+}
+
 func TestTheSameIDIsStoredOnceAndHasOneSequence(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)

@@ -172,7 +172,7 @@ func TestARemovedStreamOfDeadLettersIsMadeAgainWhenOneComes(t *testing.T) {
 	if err := b.DeadLetter(t.Context(), "redis", "here", "because", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, "the dead letter", func() bool { return b.Stats().DeadLetters == 1 })
+	testkit.Eventually(t, "the dead letter", func() bool { return deadLetters(b) == 1 })
 	b.awaitReady(t)
 	if n := len(js.stored(t, DeadStream)); n != 1 {
 		t.Errorf("%d letters", n)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"testing"
+	"time"
 
 	"github.com/telle-ai/event-router/pkg/events"
 	"github.com/telle-ai/event-router/pkg/subjects"
@@ -53,7 +54,7 @@ func allocsOfDelivering(t *testing.T, sessions, together int) float64 {
 	return testing.AllocsPerRun(100, func() {
 		for i := range evs {
 			evs[i].Prev, seq = seq, seq+1
-			evs[i].Seq = seq
+			evs[i].Seq, evs[i].Received = seq, time.Now().UnixMicro()
 		}
 		r.hub.Deliver(evs...)
 		for _, s := range all {

@@ -142,7 +142,7 @@ func (b *behind) note(seqs []uint64, f *encoded, bound int) {
 	}
 	b.noted, b.missed = last, max(b.missed, last)
 	for i := range seqs {
-		b.keep(queued{seqs[i], f.at(i)}, bound)
+		b.keep(f.queued(seqs[i], i, i+1), bound)
 	}
 }
 
@@ -231,7 +231,17 @@ func (p *plan) begin() {
 func (s *Session) answer(r Recovery) {
 	if b := s.behind; b.resume != nil {
 		s.release(b.resume.first(r))
+		s.hub.resumed(r)
 		b.answered()
+	}
+}
+
+// resumed counts who has come back.
+func (h *Hub) resumed(r Recovery) {
+	if r.Recovered {
+		h.recovered.Add(1)
+	} else {
+		h.unrecovered.Add(1)
 	}
 }
 
@@ -255,7 +265,7 @@ func (s *Session) replay(seq uint64, frame []byte) bool {
 		return false
 	}
 	s.pushed(seq)
-	s.enqueue(queued{seq, frame})
+	s.enqueue(queued{seq: seq, frame: frame}) // without a stamp: it was late already
 	s.hub.replayed.Add(1)
 	return true
 }

@@ -3,6 +3,7 @@ package hub
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/telle-ai/event-router/pkg/events"
 	"github.com/telle-ai/event-router/pkg/subjects"
@@ -47,7 +48,7 @@ func benchmarkDeliver(b *testing.B, groups, sessions, gather int) {
 		for range gather {
 			for g := range evs {
 				seq++
-				evs[g].Seq = seq
+				evs[g].Seq, evs[g].Received = seq, time.Now().UnixMicro()
 				r.hub.Deliver(evs[g])
 			}
 		}

@@ -16,10 +16,13 @@ type burst struct {
 	hub      *Hub
 	seqs     []uint64
 	sessions []string       // that sent them
+	received []int64        // when they were taken in
 	events   []events.Event // none: the one event is not valid, and has no frames, but its place in the order
 	bytes    int
 	frames   frames
 	scratch  []byte
+
+	stamps []stamp // of the events; queues hold them, too, so they are not used again; nil: not made yet
 }
 
 // burstBytes is how much one burst may hold. A session that has no room for all of it
@@ -44,6 +47,7 @@ func (b *burst) begin(ev *StoredEvent) error {
 func (b *burst) add(ev *StoredEvent, e events.Event) {
 	b.seqs = append(b.seqs, ev.Seq)
 	b.sessions = append(b.sessions, ev.Session)
+	b.received = append(b.received, ev.Received)
 	b.events = append(b.events, e)
 	b.bytes += len(ev.Payload)
 }
@@ -77,7 +81,8 @@ func (b *burst) last() uint64 { return b.seqs[len(b.seqs)-1] }
 func (b *burst) reset() {
 	clear(b.sessions)
 	clear(b.events)
-	b.seqs, b.sessions, b.events, b.bytes = b.seqs[:0], b.sessions[:0], b.events[:0], 0
+	b.seqs, b.sessions, b.received, b.events, b.bytes = b.seqs[:0], b.sessions[:0], b.received[:0], b.events[:0], 0
+	b.stamps = nil
 	if cap(b.scratch) > longScratch {
 		b.scratch = nil
 	}
@@ -140,6 +145,7 @@ func (b *burst) encode(f *encoded, s *Session, but string) {
 		}
 		f.ends = append(f.ends, len(f.bytes))
 	}
+	b.stamp(f)
 }
 
 // frames are what becomes of events. Each is made when the first session needs it.
@@ -150,8 +156,9 @@ type encoded struct {
 	tried       bool
 	visible     int // how many frames
 	bytes       []byte
-	ends        []int // where the frame of each event ends; the audience sees nothing of one whose frame is empty
-	notToSender bool  // of at least one
+	ends        []int   // where the frame of each event ends; the audience sees nothing of one whose frame is empty
+	stamps      []stamp // of each event; nil: they were read from the stream
+	notToSender bool    // of at least one
 }
 
 // from returns the frames from an event on, and how many there are.
@@ -163,6 +170,15 @@ func (f *encoded) from(i int) (frames []byte, visible int) {
 		}
 	}
 	return f.bytes[f.start(i):], visible
+}
+
+// queued returns the frames of the events from one index up to another, to be queued.
+func (f *encoded) queued(seq uint64, from, to int) queued {
+	q := queued{seq: seq, frame: f.bytes[f.start(from):f.ends[to-1]:f.ends[to-1]]}
+	if f.stamps != nil {
+		q.stamps = f.stamps[from:to]
+	}
+	return q
 }
 
 // at returns the frame of one event.

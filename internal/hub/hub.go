@@ -66,6 +66,9 @@ type StoredEvent struct {
 	Prev    uint64 // the sequence before it on its subject; 0: none, or not held any more
 	Session string // the session that sent it, or ""
 	Payload []byte
+
+	// When its process took it in, in microseconds since 1970; 0: nobody says.
+	Received int64
 }
 
 // A Protocol says how frames are written on a socket.
@@ -99,6 +102,9 @@ type Config struct {
 	SlowIn     time.Duration // a session has caught up by then, or is ended as slow
 	Log        *slog.Logger
 
+	// Lags are told of live events that are written, by type. They must not block.
+	Lags map[events.Type]Count
+
 	// Invalid is told of an event that stands in the stream and is not valid.
 	Invalid func(StoredEvent, error)
 }
@@ -107,6 +113,7 @@ type Config struct {
 type Hub struct {
 	// Static.
 	cfg     Config
+	lags    *lags
 	catchUp *catchUp
 
 	// Owned by the goroutine that calls Deliver.
@@ -116,6 +123,7 @@ type Hub struct {
 	reached                      atomic.Uint64 // all live events up to here have been delivered, or never will be
 	delivered, frames, duplicate atomic.Uint64
 	replayed, filled, unfillable atomic.Uint64
+	recovered, unrecovered       atomic.Uint64 // who came back
 	fallen                       [causes]atomic.Uint64
 	behind                       atomic.Int64 // sessions that are
 	ended                        [reasons]atomic.Uint64
@@ -134,6 +142,7 @@ type Hub struct {
 func New(cfg Config) *Hub {
 	h := &Hub{
 		cfg:      cfg,
+		lags:     newLags(cfg.Lags),
 		topics:   map[string]*topic{},
 		chats:    map[string]*chats{},
 		sessions: map[*Session]struct{}{},
@@ -394,6 +403,8 @@ type Stats struct {
 	Filled     uint64            // gaps of which a session got all that was missing
 	Unfillable uint64            // times that the stream did not hold any more what was missing
 	Ended      map[string]uint64 // sessions, by reason
+
+	Recovered, Unrecovered uint64 // sessions that have come back for what they had missed: all of it will come, or not
 }
 
 // Stats returns the counters.
@@ -408,6 +419,9 @@ func (h *Hub) Stats() Stats {
 		Filled:     h.filled.Load(),
 		Unfillable: h.unfillable.Load(),
 		Ended:      map[string]uint64{},
+
+		Recovered:   h.recovered.Load(),
+		Unrecovered: h.unrecovered.Load(),
 	}
 	for why := range causes {
 		s.Fallen[causeWords[why]] = h.fallen[why].Load()

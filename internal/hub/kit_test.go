@@ -46,7 +46,8 @@ type stream struct {
 	scans     int           // calls of Scan
 	pages     map[string]int
 
-	asked func() // called before Follow and Heads answer
+	asked    func()       // called before Follow and Heads answer
+	received func() int64 // when what is stored now was taken in
 }
 
 // pageEvents is how many events one page holds.
@@ -58,7 +59,8 @@ var (
 )
 
 func newStream(t testing.TB) *stream {
-	return &stream{t: t, last: map[string]uint64{}, held: 1, followers: map[string]int{}, pages: map[string]int{}, asked: func() {}}
+	return &stream{t: t, last: map[string]uint64{}, held: 1, followers: map[string]int{}, pages: map[string]int{}, asked: func() {},
+		received: func() int64 { return time.Now().UnixMicro() }}
 }
 
 func (s *stream) Follow(ctx context.Context, subjects ...string) (uint64, error) {
@@ -236,7 +238,7 @@ func (s *stream) lose(c subjects.Conversation) uint64 {
 }
 
 func (s *stream) put(c subjects.Conversation, session, payload string) StoredEvent {
-	ev := StoredEvent{Subject: c.Subject(subjects.Live), Seq: s.end() + 1, Session: session, Payload: []byte(payload)}
+	ev := StoredEvent{Subject: c.Subject(subjects.Live), Seq: s.end() + 1, Session: session, Payload: []byte(payload), Received: s.received()}
 	if ev.Prev = s.last[ev.Subject]; ev.Prev < s.held {
 		ev.Prev = 0
 	}
@@ -293,6 +295,7 @@ type router struct {
 	hub     *Hub
 	encoded atomic.Int64 // calls of the encoder
 	invalid []string     // what Invalid was told
+	lags    lagLog
 }
 
 // newRouter returns a router that runs until the end of the test.
@@ -306,6 +309,7 @@ func newRouter(t testing.TB, queueBytes int) *router {
 		QueueBytes: queueBytes,
 		SlowIn:     slowIn,
 		Log:        slog.New(slog.DiscardHandler),
+		Lags:       r.lags.counts(),
 		Invalid: func(ev StoredEvent, err error) {
 			r.invalid = append(r.invalid, fmt.Sprint(ev.Seq, ": ", err))
 		},

@@ -46,8 +46,8 @@ type Session struct {
 	mu      sync.Mutex
 	queue   []queued
 	lent    *[]queued // what queue was begun in: an idle session owns none; nil: nothing
-	waiting int       // bytes in queue, and taken but perhaps not written
-	taken   int       // bytes of these that were taken last
+	taken   *[]queued // out of queue, but perhaps not written; nil: nothing
+	waiting int       // bytes in both
 	last    uint64    // the last event that was pushed
 	most    uint64    // the greatest event that the client has had, or will
 	through uint64    // the session has all events up to here, or they were before its time
@@ -60,8 +60,9 @@ type Session struct {
 }
 
 type queued struct {
-	seq   uint64 // 0: not an event
-	frame []byte
+	seq    uint64 // 0: not an event
+	frame  []byte
+	stamps []stamp // of live events
 }
 
 // NewSession returns a session that takes part after [Hub.Register]. What comes
@@ -106,7 +107,9 @@ func (s *Session) Resume(ctx context.Context, since, position uint64, first func
 	// It speaks of another stream; or will say later what it follows, and then
 	// nothing can be promised now.
 	if since > position || s.followsNothing() {
-		s.Start(position, first(Recovery{Seq: position, Oldest: s.hub.cfg.History.FirstHeld()}))
+		r := Recovery{Seq: position, Oldest: s.hub.cfg.History.FirstHeld()}
+		s.Start(position, first(r))
+		s.hub.resumed(r)
 		return nil
 	}
 	r := &resumption{position: position, first: first, answered: make(chan struct{})}
@@ -154,7 +157,8 @@ func (s *Session) resume(since uint64, r *resumption) {
 
 // release puts the first frame before what waits and lets the frames out.
 func (s *Session) release(first []byte) {
-	frames := []queued{{frame: first}}
+	lent := spareQueues.Get().(*[]queued)
+	frames := append(*lent, queued{frame: first})
 	s.waiting, s.most = len(first), s.through
 	for _, q := range s.queue {
 		if q.seq == 0 || q.seq > s.through && s.behind == nil {
@@ -164,7 +168,7 @@ func (s *Session) release(first []byte) {
 		}
 	}
 	s.emptyQueue()
-	s.queue, s.started = frames, true
+	s.queue, s.lent, s.started = frames, lent, true
 	s.wakeUp()
 }
 
@@ -204,12 +208,12 @@ func (s *Session) push(seqs []uint64, f *encoded) (n int) {
 	}
 	s.pushed(last)
 	if s.started {
-		s.enqueue(queued{last, frames})
+		s.enqueue(f.queued(last, from, len(seqs)))
 		return n
 	}
 	for i, seq := range seqs { // Start will say which of them count
-		if frame := f.at(i); len(frame) > 0 {
-			s.enqueue(queued{seq, frame})
+		if q := f.queued(seq, i, i+1); len(q.frame) > 0 {
+			s.enqueue(q)
 		}
 	}
 	return n
@@ -255,12 +259,20 @@ const longSpare = 1024
 
 // emptyQueue lets go of the queue.
 func (s *Session) emptyQueue() {
-	if s.lent != nil && cap(s.queue) <= longSpare {
-		clear(s.queue)
-		*s.lent = s.queue[:0]
-		spareQueues.Put(s.lent)
+	if s.lent != nil {
+		*s.lent = s.queue
+		spare(s.lent)
 	}
 	s.queue, s.lent = nil, nil
+}
+
+// spare lets another session have a queue.
+func spare(lent *[]queued) {
+	if cap(*lent) <= longSpare {
+		clear(*lent)
+		*lent = (*lent)[:0]
+		spareQueues.Put(lent)
+	}
 }
 
 func (s *Session) wakeUp() {
@@ -280,8 +292,7 @@ func (s *Session) Take() [][]byte { return s.TakeTo(nil) }
 func (s *Session) TakeTo(frames [][]byte) [][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting -= s.taken
-	s.taken = s.waiting
+	s.written()
 	if s.behind != nil {
 		s.behind.since = time.Now() // it has taken something
 		if s.roomy() {
@@ -295,8 +306,31 @@ func (s *Session) TakeTo(frames [][]byte) [][]byte {
 	for _, q := range s.queue {
 		frames = append(frames, q.frame)
 	}
-	s.emptyQueue()
+	*s.lent = s.queue
+	s.taken, s.queue, s.lent = s.lent, nil, nil
 	return frames
+}
+
+// Written says that the frames of the last call of Take are written, for who does not call
+// it again at once: so it is known when.
+func (s *Session) Written() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written()
+}
+
+func (s *Session) written() {
+	if s.taken == nil {
+		return
+	}
+	for _, q := range *s.taken {
+		s.waiting -= len(q.frame)
+	}
+	if s.reason == 0 { // else nothing may have followed a close frame
+		s.hub.lags.tell(*s.taken)
+	}
+	spare(s.taken)
+	s.taken = nil
 }
 
 // roomy reports whether it is worth while to read more from the stream.

@@ -40,6 +40,13 @@ func (h *Health) SetDraining() {
 	h.draining = true
 }
 
+// Draining reports whether SetDraining was called.
+func (h *Health) Draining() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.draining
+}
+
 // Ready returns why the process is not ready, by name of the check. An empty map means that it is ready.
 func (h *Health) Ready() map[string]string {
 	checks, draining := h.snapshot()

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -41,6 +42,17 @@ func (m *Metrics) Counter(name, help string, read func() uint64, labelPairs ...s
 	m.registry.MustRegister(prometheus.NewCounterFunc(
 		prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels(name, labelPairs)},
 		func() float64 { return float64(read()) },
+	))
+}
+
+// Seconds shows a time that only grows. The name ends in _seconds_total; all else is as for Counter.
+func (m *Metrics) Seconds(name, help string, read func() time.Duration, labelPairs ...string) {
+	mustBeCounter(name)
+	mustBeSeconds(strings.TrimSuffix(name, "_total"))
+	mustBeDescribed(name, help)
+	m.registry.MustRegister(prometheus.NewCounterFunc(
+		prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels(name, labelPairs)},
+		func() float64 { return read().Seconds() },
 	))
 }
 
@@ -113,6 +125,12 @@ var (
 func mustBeCounter(name string) {
 	if !strings.HasSuffix(name, "_total") {
 		panic(fmt.Sprintf("metric %q: the name of a counter ends in _total", name))
+	}
+}
+
+func mustBeSeconds(name string) {
+	if !strings.HasSuffix(name, "_seconds") {
+		panic(fmt.Sprintf("metric %q: the name of a time says _seconds", name))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/telle-ai/event-router/internal/auth"
 	"github.com/telle-ai/event-router/internal/broker"
@@ -127,7 +128,7 @@ func (b *Bridge) measure(posted *source.HTTP) {
 	m.Counter("telle_unavailable_total", "Events that came in and were not stored in time.", func() uint64 { return posted.Stats().Unavailable }, "source", "http")
 	m.Counter("telle_redis_breaks_total", "Times that the link to Redis broke.", func() uint64 { return b.redis.Stats().Breaks })
 	m.Counter("telle_redis_gaps_total", "Times that messages of Redis channels may have been missed, as far as they are over.", func() uint64 { return b.redis.Stats().Gaps })
-	m.Gauge("telle_redis_gap_seconds", "How long these were, in all.", func() float64 { return b.redis.Stats().GapTime.Seconds() })
+	m.Seconds("telle_redis_gap_seconds_total", "How long these were, in all.", func() time.Duration { return b.redis.Stats().GapTime })
 	if b.streams != nil {
 		b.measureStreams(received, refused)
 	}

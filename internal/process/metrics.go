@@ -10,9 +10,12 @@ import (
 // measure exposes the counters that the rooms keep.
 func (n *node) measure(version string) {
 	n.metrics.Info(version, commit())
+	n.measureState()
 	n.measureBroker()
 	n.measureHub()
+	n.measureQueues()
 	n.measureSockets()
+	n.measureResumes()
 }
 
 // commit returns what this program was built from, if it knows.
@@ -43,10 +46,13 @@ func (n *node) measureBroker() {
 	counter("telle_published_duplicates_total", "Of these, those that the stream had already.", func(s broker.Stats) uint64 { return s.Duplicates })
 	counter("telle_publish_retries_total", "Publications that were sent once more.", func(s broker.Stats) uint64 { return s.PublishRetries })
 	counter("telle_publish_failed_total", "Publications that were given up.", func(s broker.Stats) uint64 { return s.PublishFailed })
-	counter("telle_dead_letters_total", "Dead letters that the stream has, of what this process came across.", func(s broker.Stats) uint64 { return s.DeadLetters })
+	n.metrics.CounterByLabel("telle_dead_letters_total", "Dead letters that the stream has, of what this process came across: in Redis, or in the stream.", "source",
+		func() map[string]uint64 { return n.broker.Stats().DeadLetters })
 	gauge("telle_held_bytes", "What waits for the stream's ack.", func(s broker.Stats) float64 { return float64(s.Held) })
 	counter("telle_live_events_total", "Events that came from the stream: twice where a chat and all chats of its dealer are followed.", func(s broker.Stats) uint64 { return s.Live })
 	counter("telle_live_ignored_total", "Messages on live subjects that were not from the stream.", func(s broker.Stats) uint64 { return s.LiveIgnored })
+	gauge("telle_nats_pending_messages", "What has come live from NATS and waits to be delivered.", func(s broker.Stats) float64 { return float64(s.Pending) })
+	gauge("telle_nats_pending_bytes", "How long these are, about: by the length of those before.", func(s broker.Stats) float64 { return float64(s.PendingBytes) })
 	gauge("telle_followed_subjects", "Live subjects that this process follows.", func(s broker.Stats) float64 { return float64(s.Subjects) })
 }
 

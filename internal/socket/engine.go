@@ -236,6 +236,13 @@ func (e *engine) takeTo(into [][]byte) [][]byte {
 // closing implements outlet.
 func (e *engine) closing() bool { return e.ctx.Err() != nil }
 
+// written implements outlet.
+func (e *engine) written() {
+	if session := e.connected(); session != nil {
+		session.hub.Written()
+	}
+}
+
 // flushed implements outlet.
 func (e *engine) flushed() { e.tasks.Done() }
 

@@ -56,6 +56,9 @@ type outlet interface {
 	// if that was the end.
 	wrote(err error) bool
 
+	// written is told that all that takeTo returned last was written.
+	written()
+
 	// flushed is called once for each add of others, when nothing is left to do for it.
 	flushed()
 
@@ -122,6 +125,7 @@ func (f *flusher) flush(c outlet) {
 			c.flushed()
 			return
 		}
+		c.written()
 	}
 	f.add(c)
 }
@@ -210,6 +214,7 @@ func (f *flusher) writeNow(conn *sharedConn, frames [][]byte) (*backlog, error) 
 func (b *backlog) write(c outlet) {
 	defer c.flushed()
 	for going := c.wrote(b.finish()) && b.writeAll(c); going; going = b.writeAll(c) {
+		c.written()
 		if b.frames = c.takeTo(nil); len(b.frames) == 0 {
 			return
 		}

@@ -165,6 +165,9 @@ func (c *plain) wrote(err error) bool {
 	return err == nil
 }
 
+// written implements outlet.
+func (c *plain) written() { c.hub.Written() }
+
 // flushed implements outlet.
 func (c *plain) flushed() { c.tasks.Done() }
 

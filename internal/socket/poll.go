@@ -191,12 +191,22 @@ func (e *engine) sent(err error) {
 	if err != nil {
 		e.end(hub.Gone, "")
 	}
+	if err == nil && !e.leftSome() {
+		e.written() // before the next poll takes more
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.poll.state == sending {
 		e.poll.state = idle
 		close(e.poll.answered)
 	}
+}
+
+// leftSome reports whether something is left for the next poll of what was taken.
+func (e *engine) leftSome() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rest != nil
 }
 
 // An endedError says why an engine has ended.

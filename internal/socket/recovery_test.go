@@ -244,6 +244,9 @@ func TestAClientOfWhichNothingIsRememberedIsNew(t *testing.T) {
 			if now := back.connects(again(hi.PID, "")); now.PID == hi.PID {
 				t.Errorf("got %+v, was %+v", now, hi)
 			}
+			if n := w.processes[0].Stats().Forgotten; n != 1 {
+				t.Errorf("%d were counted as forgotten", n)
+			}
 			w.deliver(2, "", said("g1", "hi"))
 			w.deliver(3, "", said("g9", "hi"))
 			back.hears(eventAt(said("g9", "hi"), 3))

@@ -80,6 +80,7 @@ type Server struct {
 	received, refused      atomic.Uint64 // events of clients
 	carried                atomic.Uint64 // requests that came from other processes
 	malformed              atomic.Uint64 // requests that are not of Engine.IO 4
+	forgotten              atomic.Uint64 // clients that came back, and nobody knew what they had followed
 	limits                 counts        // that were met
 	notReady, unauthorized atomic.Uint64 // clients that were not let in
 	forbidden, foreign     atomic.Uint64 // the same: known, but not for here; pages of other origins
@@ -125,6 +126,7 @@ type Stats struct {
 	Forbidden    uint64 // clients that were refused because of who they are
 	Foreign      uint64 // requests that were refused because of the page's origin
 	Carried      uint64 // requests over Socket.IO that came by way of another process
+	Forgotten    uint64 // clients over Socket.IO that came back, and nobody knew any more what they had followed
 	Malformed    uint64 // requests over Socket.IO that the protocol, or this version of it, does not allow
 
 	Limits map[string]uint64 // how often each limit was met
@@ -140,6 +142,7 @@ func (s *Server) Stats() Stats {
 		Forbidden:    s.forbidden.Load(),
 		Foreign:      s.foreign.Load(),
 		Carried:      s.carried.Load(),
+		Forgotten:    s.forgotten.Load(),
 		Malformed:    s.malformed.Load(),
 		Limits:       s.limits.byName(),
 	}

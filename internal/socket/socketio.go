@@ -243,6 +243,9 @@ func (c *session) enter(back comeback) error {
 		return err
 	}
 	if back.pid == "" || !known {
+		if back.pid != "" {
+			c.server.forgotten.Add(1)
+		}
 		c.hub.Start(position, c.connectFrame(c.newPID(position)))
 		return nil
 	}

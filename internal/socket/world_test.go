@@ -42,6 +42,7 @@ type world struct {
 	processes []*process
 	http      *http.Client // of clients
 	url       string       // http://127.0.0.1:port, of the first process
+	lags      lagLog
 	serving   atomic.Int64
 	patience  time.Duration // of clients
 
@@ -104,6 +105,7 @@ func start(t testing.TB, change ...func(*settings)) *world {
 		SlowIn:     s.slowIn,
 		Log:        slog.New(slog.DiscardHandler),
 		Encoders:   Encoders(),
+		Lags:       w.lags.counts(),
 		QueueBytes: s.queueBytes,
 		Invalid:    func(ev hub.StoredEvent, err error) { t.Errorf("delivered an invalid event: %s: %v", ev.Payload, err) },
 	})
@@ -272,6 +274,8 @@ func (w *world) deliver(seq uint64, session, payload string) {
 		Seq:     seq,
 		Session: session,
 		Payload: e.Payload(),
+
+		Received: time.Now().UnixMicro(),
 	}
 	w.history.add(ev)
 	w.hub.Deliver(ev)

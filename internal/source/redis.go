@@ -251,7 +251,7 @@ func (r *Redis) take(ctx context.Context, channel string, payload []byte) {
 		return
 	}
 	p := events.NewPublication(e, events.OriginRedis, "")
-	p.Since = time.Now() // another bridge may store it long before this one can
+	p.Since = p.Received // another bridge may store it long before this one can
 	print, heard := r.number(&p, channel, payload), p.Since
 	err = r.stream.Publish(ctx, p, func(_ uint64, err error) {
 		r.ended(print, heard)

@@ -12,8 +12,10 @@ import (
 
 // Headers of a NATS message on a chat subject. A message with none of them works.
 const (
-	HeaderOrigin  = "Telle-Origin"  // an [Origin]
-	HeaderSession = "Telle-Session" // the sending session, which does not hear itself
+	HeaderOrigin   = "Telle-Origin"   // an [Origin]
+	HeaderSession  = "Telle-Session"  // the sending session, which does not hear itself
+	HeaderReceived = "Telle-Received" // when its process took the event in, in microseconds since 1970
+	HeaderProcess  = "Telle-Process"  // that process: the name of its connection to NATS
 )
 
 // An Origin says by which way an event came.

@@ -16,6 +16,9 @@ type Publication struct {
 	Origin  Origin
 	Session string // the session that sent it; empty when no socket did
 
+	// Received is when this process took the event in. Zero: when it is published.
+	Received time.Time
+
 	// ID makes the stream drop a second publication with the same ID within its
 	// duplicate window. Empty: the event is stored however often it is published.
 	ID string
@@ -27,10 +30,11 @@ type Publication struct {
 	Since time.Time
 }
 
-// NewPublication returns the publication of an event. If the sender has given the
-// message an id of its own, sending the same message once more stores it once.
+// NewPublication returns the publication of an event that has just been taken in. If the
+// sender has given the message an id of its own, sending the same message once more stores
+// it once.
 func NewPublication(e Event, from Origin, session string) Publication {
-	p := Publication{Event: e, Origin: from, Session: session}
+	p := Publication{Event: e, Origin: from, Session: session, Received: time.Now()}
 	if id := e.MessageID(); id != "" {
 		p.ID = dedupeID(e, from, id)
 	}

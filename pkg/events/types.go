@@ -1,6 +1,9 @@
 package events
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"slices"
+)
 
 // A Type is the value of a message's "type" field.
 type Type string
@@ -21,6 +24,9 @@ var types = []Type{
 	TypeUpdateMsg, TypeChatMsg, TypeMuteBot, TypeUnmuteBot,
 	TypeMuteStatus, TypeCloseChat, TypeSysMsg, TypeClientJoin,
 }
+
+// Types returns all of them: no other stands in the stream.
+func Types() []Type { return slices.Clone(types) }
 
 // A User says who speaks in a chat.
 type User string

@@ -235,7 +235,7 @@ func logAttacks() (rows []attack) {
 
 // letter has something published that is no event.
 func (a *target) letter(payload string) refusal {
-	const series = "telle_dead_letters_total"
+	const series = `telle_dead_letters_total{source="redis"}`
 	before := a.bridge.metric(series)
 	a.redis.Publish(channel, payload)
 	a.bridge.wantsMetric(series, before+1)

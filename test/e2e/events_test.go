@@ -279,7 +279,7 @@ func TestInvalidMessagesBecomeDeadLettersAndTheFlowGoesOn(t *testing.T) {
 	}
 	testkit.Eventually(t, "all dead letters", func() bool {
 		_, body := s.bridge.get("/metrics")
-		return strings.Contains(body, fmt.Sprintf("telle_dead_letters_total %d\n", bad))
+		return strings.Contains(body, fmt.Sprintf("telle_dead_letters_total{source=\"redis\"} %d\n", bad))
 	})
 	letters := s.nats.messages("DEAD")
 	if len(letters) != bad {

@@ -133,7 +133,7 @@ func TestTooLongMessagesAreRefusedAndTheFlowGoesOn(t *testing.T) {
 	}
 
 	redis.Publish(channel, tooLong, fits)
-	bridge.wantsMetric("telle_dead_letters_total", 1)
+	bridge.wantsMetric(`telle_dead_letters_total{source="redis"}`, 1)
 	bridge.wantsMetric("telle_published_total", 4) // dead letter, small, fits, fits
 	letters := nats.messages("DEAD")
 	if len(letters) != 1 || string(letters[0].Data) != tooLong || !strings.Contains(letters[0].Header.Get("Telle-Reason"), "large") {

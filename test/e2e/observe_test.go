@@ -167,17 +167,18 @@ func TestMetricsMoveWithWhatHappens(t *testing.T) {
 		router.wantsMetric(series, want)
 	}
 	for series, want := range map[string]float64{
-		`telle_received_total{source="redis"}`: 2,
-		`telle_received_total{source="http"}`:  4,
-		`telle_refused_total{source="redis"}`:  1,
-		`telle_refused_total{source="http"}`:   1,
-		"telle_published_total":                5, // with the dead letter and the double
-		"telle_published_duplicates_total":     1,
-		"telle_publish_failed_total":           0,
-		"telle_dead_letters_total":             1,
-		"telle_redis_connected":                1,
-		"telle_redis_breaks_total":             0,
-		"telle_sessions":                       0,
+		`telle_received_total{source="redis"}`:      2,
+		`telle_received_total{source="http"}`:       4,
+		`telle_refused_total{source="redis"}`:       1,
+		`telle_refused_total{source="http"}`:        1,
+		"telle_published_total":                     5, // with the dead letter and the double
+		"telle_published_duplicates_total":          1,
+		"telle_publish_failed_total":                0,
+		`telle_dead_letters_total{source="redis"}`:  1,
+		`telle_dead_letters_total{source="stream"}`: 0,
+		"telle_redis_connected":                     1,
+		"telle_redis_breaks_total":                  0,
+		"telle_sessions":                            0,
 	} {
 		s.bridge.wantsMetric(series, want)
 	}
