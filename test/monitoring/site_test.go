@@ -40,7 +40,10 @@ type site struct {
 }
 
 // A server is a router or a bridge.
-type server struct{ public, internal string }
+type server struct {
+	*program
+	public, internal string
+}
 
 const (
 	channel = "telle:client-server"
@@ -114,23 +117,36 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// start starts a program that ends with the test, and returns what it prints, line by line.
-func start(t *testing.T, program string, args ...string) *printed {
+// A program is a running process with what it prints.
+type program struct {
+	cmd *exec.Cmd
+
+	mu     sync.Mutex
+	output bytes.Buffer
+}
+
+// start starts a program, which ends with the test.
+func start(t *testing.T, file string, args ...string) *program {
 	t.Helper()
-	cmd, out := exec.Command(program, args...), &printed{}
-	cmd.Env = append(cleanEnvironment(), "GOMEMLIMIT=1GiB")
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
+	p := &program{cmd: exec.Command(file, args...)}
+	p.cmd.Env = append(cleanEnvironment(), "GOMEMLIMIT=1GiB")
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("%v: make deps installs it", err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // fails if it has ended
-		_ = cmd.Wait()         // it was killed
+		p.kill()
 		if t.Failed() {
-			t.Logf("%s:\n%s", program, out)
+			t.Logf("%s:\n%s", file, p.text())
 		}
 	})
-	return out
+	return p
+}
+
+// kill ends the program, if it runs.
+func (p *program) kill() {
+	_ = p.cmd.Process.Kill() // fails if it has ended
+	_ = p.cmd.Wait()         // says that it was killed, or that it was waited for
 }
 
 func cleanEnvironment() (env []string) {
@@ -142,57 +158,49 @@ func cleanEnvironment() (env []string) {
 	return env
 }
 
-// printed keeps what a program prints.
-type printed struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (p *printed) Write(b []byte) (int, error) {
+// Write keeps what the program prints.
+func (p *program) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.text.Write(b)
+	return p.output.Write(b)
 }
 
-// String returns all of it.
-func (p *printed) String() string {
+func (p *program) text() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.text.String()
+	return p.output.String()
 }
 
 // startServer starts a router or a bridge and returns when it has said where it serves.
 func startServer(t *testing.T, name string, args ...string) server {
 	t.Helper()
-	out := start(t, filepath.Join(binaries, name), append([]string{"--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"}, args...)...)
+	p := start(t, filepath.Join(binaries, name), append([]string{"--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"}, args...)...)
 	var line struct{ Msg, Public, Internal string }
 	testkit.Eventually(t, name+" to serve", func() bool {
-		for text := range strings.Lines(out.String()) {
+		for text := range strings.Lines(p.text()) {
 			if json.Unmarshal([]byte(text), &line) == nil && line.Msg == "serving" {
 				return true
 			}
 		}
 		return false
 	})
-	return server{public: line.Public, internal: line.Internal}
+	return server{p, line.Public, line.Internal}
 }
 
 // startOnPort starts a program on a free port and returns its address once it answers at the path. Somebody else may have
 // taken the port meanwhile; then it is tried again.
-func startOnPort(t *testing.T, path, program string, args func(addr string) []string) (addr string) {
+func startOnPort(t *testing.T, path, file string, args func(addr string) []string) (addr string) {
 	t.Helper()
-	var out *printed
 	for range 3 {
 		addr = "127.0.0.1:" + freePort(t)
-		out = start(t, program, args(addr)...)
+		start(t, file, args(addr)...)
 		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 			if answers("http://" + addr + path) {
 				return addr
 			}
 		}
 	}
-	t.Fatalf("%s does not start:\n%s", program, out)
+	t.Fatalf("%s does not start", file)
 	return ""
 }
 
