@@ -274,7 +274,7 @@ func (s *site) watch(lb, exporter string) {
 		config := configured(s.t, map[string]string{
 			"scrape_interval: 15s":     "scrape_interval: 1s",
 			"evaluation_interval: 15s": "evaluation_interval: 1s",
-			"/etc/prometheus/rules":    rulesDir,
+			"/etc/prometheus/rules":    absolute(s.t, rulesDir),
 			"[nats-exporter:7777]":     "[" + exporter + "]",
 			"[lb:8404]":                "[" + lb + "]",
 			"[localhost:9090]":         "[" + addr + "]",
