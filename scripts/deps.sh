@@ -34,11 +34,11 @@ have_python_client() {
 # missing prints the Debian packages for whatever is not there, in one line.
 missing() {
 	have redis-server || printf 'redis-server '
-	have promtool || printf 'prometheus '
 	have_haproxy || printf 'haproxy '
 	have_node || printf 'nodejs '
 	have npm || printf 'npm '
 	have_chromium || printf 'chromium '
+	have promtool || printf 'prometheus '
 	have_cc || printf 'gcc libc6-dev '
 	have_python_client || printf 'python3-socketio python3-requests python3-websocket '
 }
@@ -53,7 +53,7 @@ give_up() {
 	exit 1
 }
 
-# Debian starts a service when it is installed, and the tests start their own Redis. A policy that is there already
+# Debian starts a service when it is installed: the tests start their own Redis, and need no Prometheus. A policy that is there already
 # is the machine's own (container images forbid services by one) and stays.
 forbid_services() {
 	[ ! -e "$policy" ] || return 0

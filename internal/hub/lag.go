@@ -10,23 +10,27 @@ import (
 // A Count is told that n events were under way for so long until they were written.
 type Count func(lag time.Duration, n int)
 
-// A stamp says when an event was taken in. The zero stamp is of one that is not counted.
+// A stamp says since when an event is under way, by the clock of lags. The zero stamp is of
+// one that is not counted.
 type stamp struct {
-	received int64 // in microseconds since 1970
-	kind     kind
+	since time.Duration
+	kind  kind
 }
 
 // A kind is an event's type, as an index of lags.counts; 0: not counted.
 type kind uint8
 
-// lags tell how long events were under way, by type. Static.
+// lags tell how long events were under way, by type. The clock of the world is read once
+// for each burst; for each write that of the process is, which costs half and never goes
+// back. Static.
 type lags struct {
+	began  time.Time
 	kinds  map[events.Type]kind
 	counts []Count
 }
 
 func newLags(by map[events.Type]Count) *lags {
-	l := &lags{kinds: map[events.Type]kind{}, counts: make([]Count, 1)}
+	l := &lags{began: time.Now(), kinds: map[events.Type]kind{}, counts: make([]Count, 1)}
 	for t, count := range by {
 		l.kinds[t] = kind(len(l.counts))
 		l.counts = append(l.counts, count)
@@ -34,45 +38,52 @@ func newLags(by map[events.Type]Count) *lags {
 	return l
 }
 
-// No event can have been under way for more. Any NATS client may say what it likes, or
-// copy another message with its headers.
+// No event can have been under way for more when it comes. Any NATS client may say what it
+// likes, or copy another message with its headers.
 const (
 	mostLag  = int64(24 * time.Hour / time.Microsecond)
 	mostSkew = int64(time.Minute / time.Microsecond) // by which the clock of who took it in may be ahead
 )
 
+// stamp returns the stamp of an event of a type that comes now.
+func (l *lags) stamp(t events.Type, received int64, now time.Time) stamp {
+	lag := now.UnixMicro() - received
+	if received <= 0 || lag > mostLag || lag < -mostSkew {
+		return stamp{}
+	}
+	return stamp{now.Sub(l.began) - time.Duration(max(lag, 0))*time.Microsecond, l.kinds[t]}
+}
+
 // tell counts events as written now. Those of one type that go as one count as being as
 // late as the oldest of them.
 func (l *lags) tell(written []queued) {
-	now := int64(0)
+	now := time.Duration(0)
 	for i := range written {
 		for left := written[i].stamps; len(left) > 0; {
-			n, oldest := alike(left)
+			n, since := alike(left)
 			if kind := left[0].kind; kind > 0 {
 				if now == 0 {
-					now = time.Now().UnixMicro()
+					now = time.Since(l.began)
 				}
-				if lag := now - oldest; lag <= mostLag && lag >= -mostSkew {
-					l.counts[kind](time.Duration(max(lag, 0))*time.Microsecond, n)
-				}
+				l.counts[kind](now-since, n)
 			}
 			left = left[n:]
 		}
 	}
 }
 
-// alike returns how many of the stamps, from the first one on, are of one type, and when
-// the oldest of these events was taken in.
-func alike(stamps []stamp) (n int, oldest int64) {
+// alike returns how many of the stamps, from the first one on, are of one type, and since
+// when the oldest of these events is under way.
+func alike(stamps []stamp) (n int, since time.Duration) {
 	first := stamps[0]
-	oldest = first.received
+	since = first.since
 	for n = 1; n < len(stamps) && stamps[n].kind == first.kind; n++ {
-		oldest = min(oldest, stamps[n].received)
+		since = min(since, stamps[n].since)
 	}
-	return n, oldest
+	return n, since
 }
 
-// stamp notes in frames that have just been encoded when their events were taken in. The
+// stamp notes in frames that have just been encoded since when their events are under way. The
 // stamps are the burst's: frames in which something is missing have their own.
 func (b *burst) stamp(f *encoded) {
 	if b.stamps == nil {
@@ -91,11 +102,9 @@ func (b *burst) stamp(f *encoded) {
 }
 
 func (b *burst) makeStamps() []stamp {
-	stamps := make([]stamp, len(b.events))
+	stamps, now := make([]stamp, len(b.events)), time.Now()
 	for i := range b.events {
-		if b.received[i] > 0 {
-			stamps[i] = stamp{b.received[i], b.hub.lags.kinds[b.events[i].Type()]}
-		}
+		stamps[i] = b.hub.lags.stamp(b.events[i].Type(), b.received[i], now)
 	}
 	return stamps
 }

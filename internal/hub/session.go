@@ -312,7 +312,7 @@ func (s *Session) TakeTo(frames [][]byte) [][]byte {
 }
 
 // Written says that the frames of the last call of Take are written, for who does not call
-// it again at once: so it is known when.
+// Take again at once: so it is known when.
 func (s *Session) Written() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

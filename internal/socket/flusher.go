@@ -56,7 +56,8 @@ type outlet interface {
 	// if that was the end.
 	wrote(err error) bool
 
-	// written is told that all that takeTo returned last was written.
+	// written is told that all that takeTo returned last was written, unless takeTo is
+	// called at once, which says the same.
 	written()
 
 	// flushed is called once for each add of others, when nothing is left to do for it.
@@ -125,8 +126,8 @@ func (f *flusher) flush(c outlet) {
 			c.flushed()
 			return
 		}
-		c.written()
 	}
+	c.written() // takeTo would say so, but not now
 	f.add(c)
 }
 
@@ -214,7 +215,6 @@ func (f *flusher) writeNow(conn *sharedConn, frames [][]byte) (*backlog, error) 
 func (b *backlog) write(c outlet) {
 	defer c.flushed()
 	for going := c.wrote(b.finish()) && b.writeAll(c); going; going = b.writeAll(c) {
-		c.written()
 		if b.frames = c.takeTo(nil); len(b.frames) == 0 {
 			return
 		}
