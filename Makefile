@@ -43,6 +43,10 @@ compose-test: deps ## bring docker-compose.yml up in a Docker Engine of its own,
 	@scripts/compose-deps.sh
 	go test -count=1 -timeout 55m ./test/compose -v -compose full
 
+.PHONY: monitoring
+monitoring: deps ## test alerts and dashboards: by cases, and on what real processes show
+	go test -count=1 -v ./test/monitoring
+
 .PHONY: lint
 lint: ## check format, vet, staticcheck, modernity, go.mod and shell scripts
 	@$(call silent,$(ls_files) '*.go' | xargs gofmt -l)

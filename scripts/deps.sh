@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes sure of what the tests need besides Go: redis-server, node with npm, chromium, promtool, a C compiler for the race
-# detector, and the official Socket.IO clients for JavaScript and Python. Installs with apt-get and npm what is missing;
-# where it cannot, it says what to install and fails.
+# Makes sure of what the tests need besides Go: redis-server, prometheus with promtool, haproxy, node with npm, chromium,
+# a C compiler for the race detector, and the official Socket.IO clients for JavaScript and Python. Installs with apt-get
+# and npm what is missing; where it cannot, it says what to install and fails.
 set -eu
 
 min_node=18
@@ -11,6 +11,9 @@ clients=$(dirname "$0")/../test/e2e/clients
 have() { command -v "$1" >/dev/null 2>&1; }
 
 have_chromium() { have chromium || have chromium-browser || have google-chrome; }
+
+# Only root has Debian's place for it in PATH.
+have_haproxy() { have haproxy || [ -x /usr/sbin/haproxy ]; }
 
 have_node() {
 	have node && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge "$min_node" ]
@@ -31,6 +34,7 @@ have_python_client() {
 # missing prints the Debian packages for whatever is not there, in one line.
 missing() {
 	have redis-server || printf 'redis-server '
+	have_haproxy || printf 'haproxy '
 	have_node || printf 'nodejs '
 	have npm || printf 'npm '
 	have_chromium || printf 'chromium '
@@ -44,8 +48,8 @@ give_up() {
 	echo "deps: the tests need: $(missing)" >&2
 	echo "deps: $1" >&2
 	echo "deps: as root on Debian: apt-get install $(missing)" >&2
-	echo "deps: elsewhere: Redis, Node.js $min_node or later with npm, Chromium, promtool of Prometheus, gcc with the C library's" >&2
-	echo "deps: headers, and Python 3 with python-socketio, requests and websocket-client" >&2
+	echo "deps: elsewhere: Redis, Prometheus with promtool, HAProxy, Node.js $min_node or later with npm, Chromium," >&2
+	echo "deps: gcc with the C library's headers, and Python 3 with python-socketio, requests and websocket-client" >&2
 	exit 1
 }
 

@@ -56,6 +56,14 @@ func (n *node) measureBroker() {
 	gauge("telle_followed_subjects", "Live subjects that this process follows.", func(s broker.Stats) float64 { return float64(s.Subjects) })
 }
 
+// measureConnection says by which name NATS's own metrics have this process, so that a query can join both.
+func (n *node) measureConnection(name string) {
+	n.metrics.Gauge("telle_nats_connection_info", "What the connection to NATS is called: its name is in the label, the value is always 1.",
+		func() float64 { return 1 }, "name", name)
+	n.metrics.Gauge("telle_held_bytes_limit", "How much may wait for the stream's ack: past it, senders wait.",
+		func() float64 { return float64(n.cfg.NATS.HoldBytes) })
+}
+
 func (n *node) measureHub() {
 	gauge := func(name, help string, of func(hub.Stats) float64) {
 		n.metrics.Gauge(name, help, func() float64 { return of(n.hub.Stats()) })

@@ -75,7 +75,7 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 	n.broker, err = broker.New(broker.Config{
 		URL:       cfg.NATS.NATSURL,
 		Login:     cfg.NATS.Login(role),
-		Name:      "telle-" + role + "-" + hostname(),
+		Name:      connectionName(role),
 		Streams:   cfg.streams(),
 		HoldBytes: cfg.NATS.HoldBytes,
 		AckWait:   cfg.NATS.AckWait,
@@ -112,6 +112,7 @@ func newNode(role string, cfg *Common, version string, log *slog.Logger) (*node,
 		return nil, err
 	}
 	n.measure(version)
+	n.measureConnection(connectionName(role))
 	return n, nil
 }
 
@@ -122,6 +123,9 @@ func (n *node) loadCertificates() (err error) {
 	n.internalCert, err = newCertificate(n.cfg.TLS.internal(), n.log)
 	return err
 }
+
+// connectionName is what the process calls itself to NATS.
+func connectionName(role string) string { return "telle-" + role + "-" + hostname() }
 
 func hostname() string {
 	name, err := os.Hostname()
