@@ -85,6 +85,22 @@ func TestEachAlertSaysWhatItHasTo(t *testing.T) {
 	}
 }
 
+// What to do is written under a heading of the alert's name, and no heading is of an alert that there is not.
+func TestEachAlertHasItsPlaceInTheHandbook(t *testing.T) {
+	alerts := split(alertLine, readAll(t, rulesDir))
+	answers := split(regexp.MustCompile(`(?m)^### ((?:Telle|NATS|LoadBalancer)\w+)$`), read(t, "../../docs/operations.md"))
+	for name := range alerts {
+		if len(answers[name]) < 80 {
+			t.Errorf("docs/operations.md does not say what to do for %s", name)
+		}
+	}
+	for name := range answers {
+		if alerts[name] == "" {
+			t.Errorf("docs/operations.md has %s, which is no alert", name)
+		}
+	}
+}
+
 // For each alert there is a case in which it fires, and one in which it nearly does.
 func TestEachAlertIsTested(t *testing.T) {
 	alerts, cases := split(alertLine, readAll(t, rulesDir)), split(caseLine, readAll(t, casesDir))
