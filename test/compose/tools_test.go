@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // tools asks what docs/operations.md has operators ask, by the tools in the container that the stack has for them.
@@ -34,6 +36,38 @@ func tools(s *stack) {
 			}
 		}
 	}
+	natsTop(s)
+	trace(s)
+}
+
+// nats-top reads what the servers say on their monitoring ports.
+func natsTop(s *stack) {
+	var shown strings.Builder
+	for _, server := range []string{"nats-1", "nats-2", "nats-3"} {
+		shown.WriteString(s.compose("exec", "-T", "nats-box", "nats-top", "-s", server, "-o", "-", "-r", "1"))
+	}
+	s.t.Logf("nats-top\n%s", shown.String())
+	for _, name := range []string{"telle-router-", "telle-bridge-"} {
+		if !strings.Contains(shown.String(), name) {
+			s.t.Errorf("nats-top does not show %s", name)
+		}
+	}
+}
+
+// trace follows the first event to a socket, by our own tool.
+func trace(s *stack) {
+	b := newBook()
+	s.follow(b, "customer", "customer", jwt.MapClaims{"groupId": "traced"})
+	s.redis("PUBLISH", "telle:client-server", eventOf("traced", "1"))
+	b.sent("traced", 1)
+	b.settle(s.t, 10*time.Second)
+	out := s.compose("run", "--rm", "-T", "telle", "trace", "d1", "traced")
+	s.t.Logf("telle trace d1 traced\n%s", out)
+	for _, word := range []string{"UPDATE_MSG", "telle-bridge-", "nats-", "written"} {
+		if !strings.Contains(out, word) {
+			s.t.Errorf("telle trace does not show %s", word)
+		}
+	}
 }
 
 // monitoring waits until Prometheus has scraped all, and asks it what joins both scrapes.
@@ -50,6 +84,8 @@ func monitoring(s *stack) {
 		{`up{job="nats"} == 1`, 1},
 		{`telle_ready == 1`, 5},
 		{`gnatsd_varz_connections`, 3},
+		// What a dashboard joins: each of our processes by what it says of itself, and what NATS says of its connection.
+		{`group by (name) (telle_nats_connection_info) and on (name) group by (name) (gnatsd_connz_uptime)`, 5},
 	} {
 		eventually(s.t, 90*time.Second, q.query, func() error {
 			n, err := results(prometheus, q.query)
