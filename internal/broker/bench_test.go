@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -14,7 +15,11 @@ import (
 // server share the machine.
 func BenchmarkPublish(b *testing.B) {
 	const conversations = 100
-	r := runReady(b, startServer(b).ClientURL(), func(c *Config) { c.HoldBytes = 4 << 20 })
+	var took atomic.Int64
+	r := runReady(b, startServer(b).ClientURL(), func(c *Config) {
+		c.HoldBytes = 4 << 20
+		c.Took = map[events.Origin]func(time.Duration){events.OriginRedis: func(d time.Duration) { took.Add(int64(d)) }}
+	})
 	var all [conversations]events.Event
 	for i := range all {
 		all[i] = said(b, "g"+strconv.Itoa(i), `"good morning, is the blue one still there?"`)

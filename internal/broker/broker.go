@@ -545,7 +545,7 @@ func (b *Broker) Stats() Stats {
 		Live:         b.live.delivered.Load(),
 		LiveIgnored:  b.live.ignored.Load(),
 		Subjects:     b.live.followed(),
-		Pending:      len(b.live.arrived),
+		Pending:      b.live.pending(),
 	}
 	s.PendingBytes = s.Pending * int(b.live.usual.Load())
 	b.publisher.stats(&s)

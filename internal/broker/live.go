@@ -47,6 +47,7 @@ type live struct {
 
 	delivered, ignored atomic.Uint64
 	usual              atomic.Int64 // how long a payload is: the mean of late
+	marks              atomic.Int64 // of arrived
 
 	mu       sync.Mutex
 	interest map[string]*interest // by subject
@@ -202,9 +203,11 @@ func (l *live) weigh() {
 // The position was asked for in an epoch: sequences of another one mean nothing.
 func (l *live) mark(ctx context.Context, epoch, position uint64) {
 	b := binary.BigEndian.AppendUint64(nil, epoch)
+	l.marks.Add(1)
 	select {
 	case l.arrived <- &nats.Msg{Data: binary.BigEndian.AppendUint64(b, position)}:
 	case <-ctx.Done():
+		l.marks.Add(-1)
 	}
 }
 
@@ -212,14 +215,19 @@ func (l *live) mark(ctx context.Context, epoch, position uint64) {
 // stream, is delivered.
 func (l *live) markReplaced() {
 	l.epoch.Add(1)
+	l.marks.Add(1)
 	l.arrived <- new(nats.Msg)
 }
+
+// pending returns how many events wait to be delivered.
+func (l *live) pending() int { return max(0, len(l.arrived)-int(l.marks.Load())) }
 
 // keepsUp reports whether there is much room for what arrives.
 func (l *live) keepsUp() bool { return len(l.arrived) < cap(l.arrived)/2 }
 
 func (l *live) arrive(m *nats.Msg) {
 	if m.Subject == "" {
+		l.marks.Add(-1)
 		l.deliverAll()
 		l.marked(m.Data)
 		return

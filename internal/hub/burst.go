@@ -22,9 +22,9 @@ type burst struct {
 	frames   frames
 	scratch  []byte
 
-	stamps  []stamp // of the events; queues hold them, too, so they are not used again; nil: not made yet
-	traced  bool    // one of the events has a trace, and somebody wants to know
-	reached []int   // then: how many sessions were given each event
+	stamps  stamps
+	traced  bool  // one of the events has a trace, and somebody wants to know
+	reached []int // then: how many sessions were given each event
 }
 
 // burstBytes is how much one burst may hold. A session that has no room for all of it
@@ -86,7 +86,7 @@ func (b *burst) reset() {
 	clear(b.sessions)
 	clear(b.events)
 	b.seqs, b.sessions, b.received, b.events, b.bytes = b.seqs[:0], b.sessions[:0], b.received[:0], b.events[:0], 0
-	b.stamps = nil
+	b.stamps = stamps{}
 	b.reached, b.traced = b.reached[:0], false
 	if cap(b.scratch) > longScratch {
 		b.scratch = nil
@@ -192,9 +192,9 @@ type encoded struct {
 	tried       bool
 	visible     int // how many frames
 	bytes       []byte
-	ends        []int   // where the frame of each event ends; the audience sees nothing of one whose frame is empty
-	stamps      []stamp // of each event; nil: they were read from the stream
-	notToSender bool    // of at least one
+	ends        []int // where the frame of each event ends; the audience sees nothing of one whose frame is empty
+	stamps      stamps
+	notToSender bool // of at least one
 }
 
 // from returns the frames from an event on, and how many there are.
@@ -210,11 +210,8 @@ func (f *encoded) from(i int) (frames []byte, visible int) {
 
 // queued returns the frames of the events from one index up to another, to be queued.
 func (f *encoded) queued(seq uint64, from, to int) queued {
-	q := queued{seq: seq, frame: f.bytes[f.start(from):f.ends[to-1]:f.ends[to-1]]}
-	if f.stamps != nil {
-		q.stamps = f.stamps[from:to]
-	}
-	return q
+	end := f.ends[to-1]
+	return queued{seq, f.bytes[f.start(from):end:end], f.stamps.of(from, to)}
 }
 
 // at returns the frame of one event.

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -10,11 +11,13 @@ import (
 // A Count is told that n events were under way for so long until they were written.
 type Count func(lag time.Duration, n int)
 
-// A stamp says since when an event is under way, by the clock of lags. The zero stamp is of
-// one that is not counted.
+// A stamp says since when events of one type are under way, by the clock of lags: one of
+// them, or some that go together. The zero stamp is of one that is not counted.
 type stamp struct {
-	since time.Duration
-	kind  kind
+	since  time.Duration // of the oldest
+	spread uint32        // by how much the newest is younger, in microseconds
+	n      uint16
+	kind   kind
 }
 
 // A kind is an event's type, as an index of lags.counts; 0: not counted.
@@ -51,80 +54,112 @@ func (l *lags) stamp(t events.Type, received int64, now time.Time) stamp {
 	if received <= 0 || lag > mostLag || lag < -mostSkew {
 		return stamp{}
 	}
-	return stamp{now.Sub(l.began) - time.Duration(max(lag, 0))*time.Microsecond, l.kinds[t]}
+	return stamp{since: now.Sub(l.began) - time.Duration(max(lag, 0))*time.Microsecond, n: 1, kind: l.kinds[t]}
 }
 
 // tell counts events as written now. Those of one type that are about equally late count
-// as late as the oldest of them: by a quarter too much at most.
+// as late as the oldest of them: by a quarter too much at most, or next to nothing.
 func (l *lags) tell(written []queued) {
-	var together run
+	var together stamp
+	now := time.Duration(0)
 	for i := range written {
 		for _, next := range written[i].stamps {
-			if next.kind > 0 && !together.takes(next) {
-				l.count(&together)
-				together.begin(l, next)
+			if next.kind == 0 {
+				continue
+			}
+			if now == 0 {
+				now = time.Since(l.began)
+			}
+			if !together.takes(next, now) {
+				l.count(together, now)
+				together = next
 			}
 		}
 	}
-	l.count(&together)
+	l.count(together, now)
 }
 
-// A run is of events that are counted together.
-type run struct {
-	stamp                // of the oldest
-	newest time.Duration // the stamp of it
-	n      int           // 0: none yet
-	now    time.Duration // by the clock of lags; 0: not read yet
-}
-
-func (r *run) begin(l *lags, first stamp) {
-	if r.now == 0 {
-		r.now = time.Since(l.began)
+func (l *lags) count(s stamp, now time.Duration) {
+	if s.kind > 0 {
+		l.counts[s.kind](now-s.since, int(s.n))
 	}
-	r.stamp, r.newest, r.n = first, first.since, 1
 }
 
-// takes takes an event into the run, if it is like the others.
-func (r *run) takes(next stamp) bool {
-	oldest, newest := min(r.since, next.since), max(r.newest, next.since)
-	if next.kind != r.kind || newest-oldest > (r.now-oldest)/4 {
+// takes lets a stamp stand for another one's events, too, if they are about as late now:
+// then they will be.
+func (s *stamp) takes(next stamp, now time.Duration) bool {
+	oldest, newest := min(s.since, next.since), max(s.newest(), next.newest())
+	if next.kind != s.kind || newest-oldest > min(max((now-oldest)/4, littleSpread), mostSpread) || int(s.n)+int(next.n) > math.MaxUint16 {
 		return false
 	}
-	r.since, r.newest = oldest, newest
-	r.n++
+	s.since, s.spread = oldest, uint32((newest-oldest)/time.Microsecond)
+	s.n += next.n
 	return true
 }
 
-func (l *lags) count(r *run) {
-	if r.n > 0 {
-		l.counts[r.kind](r.now-r.since, r.n)
-	}
-}
+const (
+	littleSpread = 100 * time.Microsecond // no histogram tells that apart
+	mostSpread   = math.MaxUint32 * time.Microsecond
+)
 
-// stamp notes in frames that have just been encoded since when their events are under way. The
-// stamps are the burst's: frames in which something is missing have their own.
-func (b *burst) stamp(f *encoded) {
-	if b.stamps == nil {
-		b.stamps = b.makeStamps()
+func (s *stamp) newest() time.Duration { return s.since + time.Duration(s.spread)*time.Microsecond }
+
+// gathered returns as few stamps as can stand for all of these.
+func gathered(each []stamp, now time.Duration) (few []stamp) {
+	if len(each) == 1 {
+		return each
 	}
-	f.stamps = b.stamps
-	if f.visible == len(f.stamps) {
-		return
-	}
-	f.stamps = slices.Clone(f.stamps)
-	for i := range f.stamps {
-		if len(f.at(i)) == 0 {
-			f.stamps[i] = stamp{}
+	for _, next := range each {
+		if last := len(few) - 1; next.kind > 0 && (last < 0 || !few[last].takes(next, now)) {
+			few = append(few, next)
 		}
 	}
+	return few
 }
 
-func (b *burst) makeStamps() []stamp {
-	stamps, now := make([]stamp, len(b.events)), time.Now()
-	for i := range b.events {
-		stamps[i] = b.hub.lags.stamp(b.events[i].Type(), b.received[i], now)
+// stamps are those of a burst. Queues hold them, so they are never changed.
+type stamps struct {
+	each []stamp // of each event; nil: not made yet, or the events were read from the stream
+	few  []stamp // that stand for all
+}
+
+// stamp notes in frames that have just been encoded since when their events are under way.
+// The stamps are the burst's: frames in which something is missing have their own.
+func (b *burst) stamp(f *encoded) {
+	now := time.Now()
+	if b.stamps.each == nil {
+		b.stamps = b.makeStamps(now)
 	}
-	return stamps
+	f.stamps = b.stamps
+	if f.visible == len(b.events) {
+		return
+	}
+	f.stamps.each = slices.Clone(b.stamps.each)
+	for i := range f.stamps.each {
+		if len(f.at(i)) == 0 {
+			f.stamps.each[i] = stamp{}
+		}
+	}
+	f.stamps.few = gathered(f.stamps.each, now.Sub(b.hub.lags.began))
+}
+
+func (b *burst) makeStamps(now time.Time) stamps {
+	each, l := make([]stamp, len(b.events)), b.hub.lags
+	for i := range b.events {
+		each[i] = l.stamp(b.events[i].Type(), b.received[i], now)
+	}
+	return stamps{each, gathered(each, now.Sub(l.began))}
+}
+
+// of returns the stamps of the events from one index up to another.
+func (s *stamps) of(from, to int) []stamp {
+	if from == 0 && to == len(s.each) {
+		return s.few
+	}
+	if s.each == nil {
+		return nil
+	}
+	return s.each[from:to]
 }
 
 // Waiting returns how many bytes wait for clients in all sessions' queues, or are being

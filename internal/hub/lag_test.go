@@ -260,19 +260,20 @@ func TestWhoComesBackIsCounted(t *testing.T) {
 }
 
 func TestSessionsShareTheStampsOfABurst(t *testing.T) {
-	r := newRouter(t, roomy)
-	g1 := chat("d", "g1")
-	var all []*client
-	for i := range 3 {
-		all = append(all, r.connect(fmt.Sprint(i), events.Client, g1))
-	}
-	r.stream.store(g1, "", spoken(g1))
-	r.stream.store(g1, "", spoken(g1))
-	r.deliver()
-	shared := all[0].session.queue[0].stamps
-	for _, c := range all {
-		if q := c.session.queue; len(q) != 1 || len(q[0].stamps) != 2 || &q[0].stamps[0] != &shared[0] {
-			t.Errorf("queued: %+v", q)
+	inBubble(t, roomy, func(t *testing.T, r *router) {
+		g1 := chat("d", "g1")
+		var all []*client
+		for i := range 3 {
+			all = append(all, r.connect(fmt.Sprint(i), events.Client, g1))
 		}
-	}
+		r.stream.store(g1, "", spoken(g1))
+		r.stream.store(g1, "", spoken(g1))
+		r.deliver()
+		shared := all[0].session.queue[0].stamps
+		for _, c := range all {
+			if q := c.session.queue; len(q) != 1 || len(q[0].stamps) != 1 || q[0].stamps[0].n != 2 || &q[0].stamps[0] != &shared[0] {
+				t.Errorf("queued: %+v", q)
+			}
+		}
+	})
 }
