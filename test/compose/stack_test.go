@@ -176,6 +176,7 @@ func TestTheStack(t *testing.T) {
 		{"the first event goes through the load balancer", firstEvent},
 		{"NATS's tools show who is who", tools},
 		{"Prometheus sees all, and joins NATS with us", monitoring},
+		{"the load balancer speaks TLS", overTLS},
 		{"nothing is lost or doubled whatever is done to it", faults},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(s.within(t)) })
