@@ -13,10 +13,13 @@ done
 sed "s/#PUT-THE-HASH-HERE/#$bridge/" /etc/redis/redis.conf >/run/redis/redis.conf
 cat >>/run/redis/redis.conf <<END
 # Other servers: they say what happens and hear what chatbots and admins say.
-user backend on #$backend resetkeys resetchannels -@all +ping +hello +client|setname +select +subscribe +unsubscribe +psubscribe +punsubscribe (+publish &telle:client-server) (&telle:chatbot) (+xadd ~telle:events)
+user backend on #$backend resetkeys resetchannels -@all +ping +hello +client|setname +select +subscribe +unsubscribe &telle:chatbot (+publish &telle:client-server) (+xadd ~telle:events)
 user health on #$health resetkeys resetchannels -@all +ping
 user default off
 dir /data
+# Full, it refuses what is added to the stream; nothing that is in it goes.
+maxmemory 400mb
+maxmemory-policy noeviction
 appendonly yes
 END
 exec docker-entrypoint.sh redis-server /run/redis/redis.conf

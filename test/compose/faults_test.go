@@ -42,9 +42,11 @@ func faults(s *stack) {
 		{"kill -9 of the NATS server that leads the stream", func(s *stack) { s.strike(s.leader(), 1, syscall.SIGKILL) }},
 		{"up --scale router=5", func(s *stack) { s.scale(5) }},
 		{"up --scale router=3", func(s *stack) { s.scale(3) }},
+		{"a rolling upgrade to what never gets ready", func(s *stack) { s.failedUpgrade("router", 3) }},
 		{"a rolling upgrade of the bridges", func(s *stack) { s.upgrade("bridge", 2, "v2") }},
 		{"a rolling upgrade of the routers", func(s *stack) { s.upgrade("router", 3, "v2") }},
 		{"docker compose restart of a NATS server", func(s *stack) { s.compose("restart", s.leader()); s.healthyNATS() }},
+		{"nothing: what came late would be seen", func(*stack) {}},
 	} {
 		s.t.Run(f.name, func(t *testing.T) {
 			part := s.within(t)
@@ -104,6 +106,28 @@ func (s *stack) scale(routers int) {
 	s.t.Helper()
 	s.compose("up", "--detach", "--no-recreate", "--wait", "--scale", fmt.Sprintf("router=%d", routers))
 	s.healthy("router", routers)
+}
+
+// failedUpgrade has routers replaced by such that cannot log in to NATS: none is, and all is as it was.
+func (s *stack) failedUpgrade(service string, count int) {
+	s.t.Helper()
+	before := s.containers(service)
+	file := filepath.Join(s.dir, "deploy/wrong.yml")
+	text := "services: {" + service + ": {environment: {TELLE_NATS_USER: nobody}}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	out, err := s.try(s.dir, "env", "COMPOSE_FILE=docker-compose.yml:deploy/wrong.yml", "ROLL_TIMEOUT=15", "scripts/roll.sh", service)
+	if err == nil || !strings.Contains(out, "not ready") {
+		s.t.Errorf("roll.sh says %v, %s", err, out)
+	}
+	after := s.containers(service)
+	slices.Sort(before)
+	slices.Sort(after)
+	if !slices.Equal(before, after) {
+		s.t.Errorf("containers are %v, not %v as before", after, before)
+	}
+	s.healthy(service, count)
 }
 
 // upgrade builds another version of everything, and has a service's containers replaced by it.

@@ -57,6 +57,14 @@ func read(t *testing.T, file string) []byte {
 
 var pinned = regexp.MustCompile(`^[^:]+:v?\d+\.\d+\.\d+(-[a-z]+)?$`)
 
+// unasked are services without a health check, and why.
+var unasked = map[string]string{
+	"nats-exporter": "Prometheus says when it does not answer",
+	"nats-box":      "it does nothing by itself",
+	"telle":         "it is run by hand",
+	"demo":          "who looks at it sees whether it talks",
+}
+
 // Each service starts again by itself, says how it is, is bounded, and is of one version.
 func TestEachServiceIsLookedAfter(t *testing.T) {
 	for name, s := range readCompose(t).Services {
@@ -66,15 +74,14 @@ func TestEachServiceIsLookedAfter(t *testing.T) {
 				faults = append(faults, fmt.Errorf(format, args...))
 			}
 		}
-		tool := name == "nats-box"
 		restart := "unless-stopped"
 		if name == "telle" {
 			restart = "no" // it is run by hand
 		}
 		want(s.Restart == restart, "restart is %q", s.Restart)
-		want(tool || s.Deploy.Resources.Limits.Memory != "" && s.Deploy.Resources.Limits.CPUs != "", "limits are missing")
+		want(s.Deploy.Resources.Limits.Memory != "" && s.Deploy.Resources.Limits.CPUs != "", "limits are missing")
 		want(s.Build.Target != "" || pinned.MatchString(s.Image), "image %q is not of one version", s.Image)
-		want(tool || name == "nats-exporter" || name == "demo" || name == "telle" || len(s.Healthcheck.Test) > 0, "healthcheck is missing")
+		want(unasked[name] != "" || len(s.Healthcheck.Test) > 0, "healthcheck is missing")
 		for on, d := range s.DependsOn {
 			want(d.Condition == "service_healthy", "depends on %s only as %q", on, d.Condition)
 		}
@@ -134,7 +141,7 @@ func makeSecrets(t *testing.T) string {
 func TestTheLoadBalancerTakesItsFiles(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"haproxy.cfg", "tls.cfg"} {
-		b := bytes.ReplaceAll(read(t, filepath.Join(root, "deploy/haproxy", name)), []byte("/run/secrets/lb_certificate"), []byte(filepath.Join(dir, "certificate")))
+		b := bytes.ReplaceAll(read(t, filepath.Join(root, "deploy/haproxy", name)), []byte("/run/certificates"), []byte(filepath.Join(dir, "certificate")))
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +156,7 @@ func TestTheLoadBalancerTakesItsFiles(t *testing.T) {
 		for _, f := range files {
 			args = append(args, "-f", filepath.Join(dir, f))
 		}
-		if out, err := exec.Command("haproxy", args...).CombinedOutput(); err != nil || bytes.Contains(out, []byte("WARNING")) {
+		if out, err := exec.Command(testkit.HAProxy(t), args...).CombinedOutput(); err != nil || bytes.Contains(out, []byte("WARNING")) {
 			t.Errorf("haproxy %v: %v\n%s", files, err, out)
 		}
 	}

@@ -25,10 +25,11 @@ var form = flag.String("compose", "short", "short: check the files; full: bring 
 // root is the repository.
 const root = "../.."
 
-// Where the stack's load balancer listens.
+// Where the stack listens.
 const (
 	clientsAt = "127.0.0.1:18080"
 	serversAt = "127.0.0.1:18090"
+	redisAt   = "127.0.0.1:16379"
 )
 
 // A stack is docker-compose.yml, running.
@@ -62,6 +63,7 @@ func startStack(t *testing.T) *stack {
 	s := &stack{engine: e, dir: dir}
 	t.Setenv("LB_LISTEN", clientsAt)
 	t.Setenv("LB_BRIDGE_LISTEN", serversAt)
+	t.Setenv("REDIS_LISTEN", redisAt)
 	e.in(dir, "sh", "-c", "docker ps -aq | xargs -r docker rm -f") // of a run that was broken off
 	s.compose("down", "--volumes")
 	t.Cleanup(s.end)
@@ -176,7 +178,8 @@ func TestTheStack(t *testing.T) {
 		{"the first event goes through the load balancer", firstEvent},
 		{"NATS's tools show who is who", tools},
 		{"Prometheus sees all, and joins NATS with us", monitoring},
-		{"the load balancer speaks TLS", overTLS},
+		{"the demo talks", demo},
+		{"the load balancer speaks TLS, and takes a new certificate", overTLS},
 		{"nothing is lost or doubled whatever is done to it", faults},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(s.within(t)) })

@@ -70,6 +70,20 @@ func trace(s *stack) {
 	}
 }
 
+// demo has the profile's customer, bot and admin hear each other: over Redis both ways, as the user of other servers.
+func demo(s *stack) {
+	s.compose("--profile", "demo", "up", "--detach", "demo")
+	for _, heard := range []string{"bot      hears {", `customer hears {"event":"CHAT_MESSAGE"`, `admin    hears {"event":"CHAT_MESSAGE"`} {
+		eventually(s.t, 30*time.Second, heard, func() error {
+			if out := s.compose("logs", "--no-log-prefix", "demo"); !strings.Contains(out, heard) {
+				return fmt.Errorf("%s", out)
+			}
+			return nil
+		})
+	}
+	s.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
+}
+
 // monitoring waits until Prometheus has scraped all, and asks it what joins both scrapes.
 func monitoring(s *stack) {
 	// Not Grafana: there is no other program of its kind to stand in for it.

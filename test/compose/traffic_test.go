@@ -32,7 +32,7 @@ const sayEvery = 100 * time.Millisecond
 func (s *stack) newTraffic(b *book, groups []string) *traffic {
 	tr := &traffic{stack: s, book: b, groups: groups, next: map[string]int{}}
 	tr.redis = redis.NewClient(&redis.Options{
-		Addr: s.address("redis", "back") + ":6379", Username: "backend", Password: s.secretOf("redis_backend_password"),
+		Addr: redisAt, Username: "backend", Password: s.secretOf("redis_backend_password"),
 		DisableIdentity: true,
 	})
 	s.t.Cleanup(func() { tr.redis.Close() })

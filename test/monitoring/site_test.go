@@ -217,7 +217,7 @@ func answers(url string) bool {
 func (s *site) balance() (metrics string) {
 	s.t.Helper()
 	s.lb = "127.0.0.1:" + freePort(s.t)
-	return startOnPort(s.t, "/metrics", haproxy(), func(addr string) []string {
+	return startOnPort(s.t, "/metrics", testkit.HAProxy(s.t), func(addr string) []string {
 		config := filepath.Join(s.t.TempDir(), "haproxy.cfg")
 		s.write(config, fmt.Sprintf(`
 defaults
@@ -237,14 +237,6 @@ listen routers
 `, addr, s.lb, s.routers[0].public, s.routers[1].public))
 		return []string{"-db", "-f", config}
 	})
-}
-
-// haproxy is where Debian has it, if PATH does not say.
-func haproxy() string {
-	if path, err := exec.LookPath("haproxy"); err == nil {
-		return path
-	}
-	return "/usr/sbin/haproxy"
 }
 
 func (s *site) write(file, text string) {
