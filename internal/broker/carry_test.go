@@ -548,7 +548,7 @@ func TestServingCanEndWhileNATSIsAway(t *testing.T) {
 }
 
 func TestInAClusterRequestsFindTheirProcess(t *testing.T) {
-	one, other := startCluster(t)
+	one, other := startCluster(t, 1)
 	noStream := func(c *Config) { c.Streams = nil }
 	a, b := run(t, one.ClientURL(), noStream), run(t, other.ClientURL(), noStream)
 	a.awaitReady(t)

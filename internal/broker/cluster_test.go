@@ -19,7 +19,7 @@ import (
 // In a cluster, too, every event after the position that Follow returns is
 // delivered: the interest is not overtaken on its way to the stream's leader.
 func TestInAClusterNothingAfterThePositionIsMissed(t *testing.T) {
-	leader, other := startCluster(t)
+	leader, other := startCluster(t, 1)
 	keepBusy(t, leader, other)
 	heard := chain{events: map[string][]LiveEvent{}}
 	b := run(t, other.ClientURL(), func(c *Config) { c.Streams, c.Deliver = nil, heard.add })
@@ -38,6 +38,52 @@ func TestInAClusterNothingAfterThePositionIsMissed(t *testing.T) {
 		b.Unfollow(follow...)
 	}
 	t.Logf("%d joins", joins)
+}
+
+// Of two bridges that publish the same to a stream with three copies, one is often told that the other's is in process.
+// That is no refusal: both stay ready, and hardly anything counts as tried again.
+func TestInAClusterTwoBridgesDoNotGetInEachOthersWay(t *testing.T) {
+	const events, chats = 2000, 20
+	leader, other := startCluster(t, 3)
+	streams := &StreamConfig{Replicas: 3, MaxAge: time.Hour, DeadMaxAge: time.Hour}
+	bridges := []*running{
+		run(t, leader.ClientURL(), func(c *Config) { c.Streams = streams }),
+		run(t, other.ClientURL(), func(c *Config) { c.Streams = streams }),
+	}
+	for _, b := range bridges {
+		testkit.Eventually(t, "the stream", func() bool { return b.Check() == nil })
+	}
+	var stored sync.WaitGroup
+	for i := range events {
+		p := fromRedis(said(t, "g"+strconv.Itoa(i%chats), strconv.Itoa(i)))
+		p.ID = "id" + strconv.Itoa(i)
+		for _, b := range bridges {
+			stored.Add(1)
+			if err := b.Publish(t.Context(), p, func(_ uint64, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+				stored.Done()
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Check(); err != nil {
+				t.Fatalf("after %d events: %v", i, err)
+			}
+		}
+	}
+	stored.Wait()
+	duplicates := uint64(0)
+	for i, b := range bridges {
+		s := b.Stats()
+		duplicates += s.Duplicates
+		if s.PublishRetries > events/100 { // one whose ack was not surely its own
+			t.Errorf("bridge %d has tried %d times again", i, s.PublishRetries)
+		}
+	}
+	if duplicates != events {
+		t.Errorf("%d duplicates of %d events", duplicates, events)
+	}
 }
 
 // A chain keeps what is delivered, by subject.
@@ -72,9 +118,9 @@ func (c *chain) after(subject string, position uint64) []LiveEvent {
 	return nil
 }
 
-// startCluster starts three servers with a stream, and returns the one that leads
+// startCluster starts three servers with a stream of so many copies, and returns the one that leads
 // the stream and another.
-func startCluster(t *testing.T) (leader, other *natsserver.Server) {
+func startCluster(t *testing.T, replicas int) (leader, other *natsserver.Server) {
 	t.Helper()
 	var routes []*url.URL
 	var ports []int
@@ -102,7 +148,7 @@ func startCluster(t *testing.T) (leader, other *natsserver.Server) {
 		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
 		servers = append(servers, s)
 	}
-	name := createClusterStream(t, servers[0])
+	name := createClusterStream(t, servers[0], replicas)
 	for _, s := range servers {
 		if s.Name() == name {
 			leader = s
@@ -114,7 +160,7 @@ func startCluster(t *testing.T) (leader, other *natsserver.Server) {
 }
 
 // createClusterStream returns the name of the server that leads the stream.
-func createClusterStream(t *testing.T, s *natsserver.Server) string {
+func createClusterStream(t *testing.T, s *natsserver.Server, replicas int) string {
 	t.Helper()
 	if !s.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the cluster does not start")
@@ -123,7 +169,7 @@ func createClusterStream(t *testing.T, s *natsserver.Server) string {
 	var stream jetstream.Stream
 	testkit.Eventually(t, "the stream", func() (ok bool) {
 		var err error
-		stream, err = js.CreateStream(t.Context(), StreamConfig{Replicas: 1}.chat())
+		stream, err = js.CreateStream(t.Context(), StreamConfig{Replicas: replicas}.chat())
 		return err == nil
 	})
 	return stream.CachedInfo().Cluster.Leader

@@ -502,7 +502,7 @@ func BenchmarkHistory(b *testing.B) {
 
 // Any of three replicas answers, and two of them lag behind what was acknowledged.
 func TestInAClusterHeadsAndPagesHaveWhatWasAcknowledged(t *testing.T) {
-	leader, other := startCluster(t)
+	leader, other := startCluster(t, 1)
 	js := connectTo(t, leader)
 	three := StreamConfig{Replicas: 3}.chat()
 	if _, err := js.UpdateStream(t.Context(), three); err != nil {

@@ -97,10 +97,13 @@ type pending struct {
 	address *address // for its acks, however often it is sent: a late ack counts; nil: not sent yet
 	times   int      // that it was sent
 	ended   bool
-	looked  bool      // it is being looked up: not to be sent
-	refused int       // times in a row
-	retry   time.Time // when to send it again
-	first   time.Time // it cannot have been stored before; zero: nor since
+	looked  bool          // it is being looked up: not to be sent
+	refused int           // times in a row
+	copied  time.Time     // when the stream first said that it was taking in a copy of it; zero: it has not
+	soon    time.Duration // after which it is, or was, sent again for that
+	waits   bool          // for that
+	retry   time.Time     // when to send it again
+	first   time.Time     // it cannot have been stored before; zero: nor since
 }
 
 // An address is where the acks of one message at a time arrive.
@@ -128,6 +131,8 @@ const (
 	retryEvery = 100 * time.Millisecond // how often run looks for what is to be sent again
 	firstRetry = 100 * time.Millisecond // after a refusal that may pass; then twice as long each time
 	lastRetry  = 3 * time.Second        // but no longer
+	firstSoon  = 2 * time.Millisecond   // after the answer that a copy is being taken in; then twice as long each time
+	lastSoon   = 50 * time.Millisecond  // but no longer
 	overhead   = 512                    // bytes that a held message costs beside its payload
 	tokenBase  = 36
 	mostFree   = 1000 // addresses: about as many subjects as a server remembers
@@ -467,6 +472,42 @@ func (p *publisher) refused(m *pending, err error) {
 	m.retry = time.Now().Add(delay/2 + rand.N(delay))
 }
 
+// refusedByStream is refused for what the stream has answered. With several replicas and two
+// bridges it often says that a copy of the message, the other bridge's, is in process: its
+// servers have not agreed on it yet, which they do within milliseconds. That is no refusal:
+// it shows that the stream takes things in. p.mu is held.
+func (p *publisher) refusedByStream(m *pending, err error) {
+	const inProcess = 10158
+	refusal, ok := errors.AsType[*streamError](err)
+	if !ok || refusal.ErrCode != inProcess {
+		p.refused(m, err)
+		return
+	}
+	if m.copied.IsZero() {
+		m.copied = time.Now()
+	}
+	switch {
+	case m.waits:
+		return
+	case time.Since(m.copied) > p.ackWait:
+		p.refused(m, err) // its servers do not agree
+		return
+	}
+	m.waits = true
+	m.soon = min(max(firstSoon, 2*m.soon), lastSoon)
+	time.AfterFunc(m.soon, func() { p.sendSoon(m) })
+}
+
+// sendSoon sends a message again, unless it has ended meanwhile.
+func (p *publisher) sendSoon(m *pending) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m.waits = false
+	if !p.closed && !m.ended && p.online.Load() { // else it is sent when NATS is back
+		p.send(m)
+	}
+}
+
 func tooLarge(err error) bool {
 	const message, headers = 10054, 10097
 	refusal, ok := errors.AsType[*streamError](err)
@@ -639,7 +680,7 @@ func (p *publisher) acknowledged(answer *nats.Msg) {
 	}
 	ack, err := readAck(answer.Data, m.stream)
 	if err != nil {
-		p.refused(m, err)
+		p.refusedByStream(m, err)
 		p.mu.Unlock()
 		return
 	}

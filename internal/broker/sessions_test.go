@@ -295,7 +295,7 @@ func TestSessionsAreNotWaitedForForEver(t *testing.T) {
 }
 
 func TestInAClusterSessionsOutliveTheLeaderOfTheBucket(t *testing.T) {
-	leader, other := startCluster(t)
+	leader, other := startCluster(t, 1)
 	js := connectTo(t, leader)
 	testkit.Eventually(t, "replicas of the stream", func() bool {
 		_, err := js.UpdateStream(t.Context(), StreamConfig{Replicas: 3}.chat())
