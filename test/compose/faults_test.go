@@ -2,6 +2,8 @@ package compose
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +37,7 @@ func faults(s *stack) {
 		name string
 		do   func(*stack)
 	}{
+		{"nothing: all are ready throughout", (*stack).stayReady},
 		{"kill -TERM of a router", func(s *stack) { s.strike("router", 3, syscall.SIGTERM) }},
 		{"kill -9 of a router", func(s *stack) { s.strike("router", 3, syscall.SIGKILL) }},
 		{"kill -9 of a bridge", func(s *stack) { s.strike("bridge", 2, syscall.SIGKILL) }},
@@ -55,6 +58,35 @@ func faults(s *stack) {
 			tr.during(func() { f.do(part) })
 			t.Logf("%s (%s)", b.settle(t, time.Minute), time.Since(began).Round(time.Second))
 		})
+	}
+}
+
+// stayReady asks each router and bridge for some seconds whether it is ready, and at the end Prometheus whether an alert is about to
+// call somebody.
+func (s *stack) stayReady() {
+	s.t.Helper()
+	const stays = 15 * time.Second
+	asked, unready := 0, map[string]int{}
+	for end := time.Now().Add(stays); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		for service, port := range map[string]string{"router": ":8081", "bridge": ":8091"} {
+			for _, id := range s.containers(service) {
+				resp, err := http.Get("http://" + s.addressOf(id, "back") + port + "/readyz")
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				why, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if asked++; resp.StatusCode != http.StatusOK {
+					unready[service+" "+strings.TrimSpace(string(why))]++
+				}
+			}
+		}
+	}
+	if len(unready) > 0 || asked < 100 {
+		s.t.Errorf("of %d times not ready: %v", asked, unready)
+	}
+	if n, err := results(`ALERTS{alertname=~"Telle.+"}`); err != nil || n > 0 {
+		s.t.Errorf("%d alerts while all is well: %v", n, err)
 	}
 }
 

@@ -140,9 +140,9 @@ func makeSecrets(t *testing.T) string {
 // What the load balancer is told is what it understands.
 func TestTheLoadBalancerTakesItsFiles(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"haproxy.cfg", "tls.cfg"} {
+	for _, name := range []string{"conf.d/haproxy.cfg", "tls/tls.cfg"} {
 		b := bytes.ReplaceAll(read(t, filepath.Join(root, "deploy/haproxy", name)), []byte("/run/certificates"), []byte(filepath.Join(dir, "certificate")))
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -30,6 +30,8 @@ const (
 	clientsAt = "127.0.0.1:18080"
 	serversAt = "127.0.0.1:18090"
 	redisAt   = "127.0.0.1:16379"
+
+	prometheusAt = "127.0.0.1:19090"
 )
 
 // A stack is docker-compose.yml, running.
@@ -64,6 +66,7 @@ func startStack(t *testing.T) *stack {
 	t.Setenv("LB_LISTEN", clientsAt)
 	t.Setenv("LB_BRIDGE_LISTEN", serversAt)
 	t.Setenv("REDIS_LISTEN", redisAt)
+	t.Setenv("PROMETHEUS_LISTEN", prometheusAt)
 	e.in(dir, "sh", "-c", "docker ps -aq | xargs -r docker rm -f") // of a run that was broken off
 	s.compose("down", "--volumes")
 	t.Cleanup(s.end)
@@ -124,10 +127,9 @@ func (s *stack) healthy(service string, count int) {
 	})
 }
 
-// address returns the address of a service's container on a network of the stack.
-func (s *stack) address(service, network string) string {
+// addressOf returns the address of a container on a network of the stack.
+func (s *stack) addressOf(id, network string) string {
 	s.t.Helper()
-	id := s.containers(service)[0]
 	format := fmt.Sprintf(`{{(index .NetworkSettings.Networks "telle_%s").IPAddress}}`, network)
 	return strings.TrimSpace(s.in(s.dir, "docker", "inspect", "--format", format, id))
 }

@@ -88,7 +88,6 @@ func demo(s *stack) {
 func monitoring(s *stack) {
 	// Not Grafana: there is no other program of its kind to stand in for it.
 	s.compose("--profile", "monitoring", "up", "--detach", "--wait", "nats-exporter", "prometheus")
-	prometheus := "http://" + s.address("prometheus", "watch") + ":9090"
 	for _, q := range []struct {
 		query string
 		count int
@@ -102,7 +101,7 @@ func monitoring(s *stack) {
 		{`group by (name) (telle_nats_connection_info) and on (name) group by (name) (gnatsd_connz_uptime)`, 5},
 	} {
 		eventually(s.t, 90*time.Second, q.query, func() error {
-			n, err := results(prometheus, q.query)
+			n, err := results(q.query)
 			if err == nil && n != q.count {
 				err = fmt.Errorf("%d results, not %d", n, q.count)
 			}
@@ -112,8 +111,8 @@ func monitoring(s *stack) {
 }
 
 // results returns how many series a query has.
-func results(prometheus, query string) (int, error) {
-	resp, err := http.Get(prometheus + "/api/v1/query?query=" + url.QueryEscape(query))
+func results(query string) (int, error) {
+	resp, err := http.Get("http://" + prometheusAt + "/api/v1/query?query=" + url.QueryEscape(query))
 	if err != nil {
 		return 0, err
 	}
