@@ -19,7 +19,7 @@ var lagBounds = []time.Duration{
 // lags count how long events were under way to sockets.
 func (n *node) lags() map[events.Type]hub.Count {
 	const help = "How long live events were under way, from when their process took them in until they were written to a socket, once for each socket. " +
-		"Those of one type that went out together count as the oldest of them, if that is at most a quarter too much. Without what was read from the stream again."
+		"Those of one conversation and type that came together count as the oldest of them. Without what was read from the stream again, and what was under way for more than an hour when it came."
 	lags := map[events.Type]hub.Count{}
 	for _, t := range events.Types() {
 		lags[t] = n.metrics.Histogram("telle_delivery_lag_seconds", help, lagBounds, "type", string(t)).Observe
