@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/telle-ai/event-router/internal/hub"
+	"github.com/telle-ai/event-router/internal/ops"
 	"github.com/telle-ai/event-router/pkg/events"
 )
 
@@ -51,15 +52,14 @@ func (n *node) measureState() {
 	n.metrics.Gauge("telle_draining", "1 from when this process was told to end.", func() float64 { return oneIf(n.health.Draining()) })
 }
 
+// measureQueues goes through all sessions once per scrape.
 func (n *node) measureQueues() {
-	n.metrics.Gauge("telle_queue_bytes", "What waits in the queues of all sessions, or is being written to their sockets.", func() float64 {
-		all, _ := n.hub.Waiting()
-		return float64(all)
-	})
-	n.metrics.Gauge("telle_queue_bytes_max", "The same of the session with the most.", func() float64 {
-		_, longest := n.hub.Waiting()
-		return float64(longest)
-	})
+	n.metrics.Gauges(func() []float64 {
+		all, longest := n.hub.Waiting()
+		return []float64{float64(all), float64(longest)}
+	},
+		ops.Described{Name: "telle_queue_bytes", Help: "What waits in the queues of all sessions, or is being written to their sockets."},
+		ops.Described{Name: "telle_queue_bytes_max", Help: "The same of the session with the most."})
 }
 
 func (n *node) measureResumes() {
