@@ -50,6 +50,7 @@ func (n *node) tookFrom(source string) func(time.Duration) {
 func (n *node) measureState() {
 	n.metrics.Gauge("telle_ready", "1 while this process is ready, as /readyz says.", func() float64 { return oneIf(len(n.health.Ready()) == 0) })
 	n.metrics.Gauge("telle_draining", "1 from when this process was told to end.", func() float64 { return oneIf(n.health.Draining()) })
+	n.metrics.Gauge("telle_drained", "1 while an operator keeps this process drained: it lives on, but is not ready and has no sockets.", func() float64 { return oneIf(n.recess.check() != nil) })
 }
 
 // measureQueues goes through all sessions once per scrape.
