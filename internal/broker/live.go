@@ -254,16 +254,20 @@ func (l *live) arrive(m *nats.Msg) {
 	l.together = append(l.together, ev)
 }
 
-// receivedAt reads a header that anybody may have made.
-func receivedAt(text string) int64 {
-	if text == "" {
-		return 0 // without the error, which would be made for each event
-	}
-	us, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
+// receivedAt reads a header that anybody may have made: 0 unless it is a number, of at most
+// 18 digits. It is done for each event, and the library takes twice as long.
+func receivedAt(text string) (us int64) {
+	if len(text) > 18 {
 		return 0
 	}
-	return max(us, 0)
+	for i := range len(text) {
+		digit := text[i] - '0'
+		if digit > 9 {
+			return 0
+		}
+		us = 10*us + int64(digit)
+	}
+	return us
 }
 
 func (l *live) marked(mark []byte) {

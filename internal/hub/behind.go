@@ -143,7 +143,7 @@ func (b *behind) note(seqs []uint64, f *encoded, bound int) {
 	}
 	b.noted, b.missed = last, max(b.missed, last)
 	for i := range seqs {
-		b.keep(f.queued(seqs[i], i, i+1), bound)
+		b.keep(f.queued(seqs[i], i, i+1, 1), bound)
 	}
 }
 

@@ -44,16 +44,18 @@ func benchmarkDeliver(b *testing.B, groups, sessions, gather int) {
 	b.ReportAllocs()
 	seq := uint64(0)
 	var taken [][]byte
+	var tally Tally
 	for b.Loop() {
+		received := time.Now().UnixMicro()
 		for range gather {
 			for g := range evs {
 				seq++
-				evs[g].Seq, evs[g].Received = seq, time.Now().UnixMicro()
+				evs[g].Seq, evs[g].Received = seq, received
 				r.hub.Deliver(evs[g])
 			}
 		}
 		for _, s := range all {
-			for taken = s.TakeTo(taken[:0]); len(taken) > 0; taken = s.TakeTo(taken[:0]) {
+			for taken = s.TakeTo(taken[:0], &tally); len(taken) > 0; taken = s.TakeTo(taken[:0], &tally) {
 			}
 		}
 	}

@@ -2,12 +2,13 @@ package hub
 
 import (
 	"slices"
+	"time"
 
 	"github.com/telle-ai/event-router/pkg/events"
 )
 
-// A burst is what comes of one conversation at a time: events that follow each other,
-// with nothing of another conversation between them. It goes to a session as one, so
+// A burst is what comes of one conversation at a time: events of one type that follow each
+// other, with nothing of another conversation between them. It goes to a session as one, so
 // that a session costs a burst no more than an event, and is sent all of it with one
 // write.
 //
@@ -16,15 +17,15 @@ type burst struct {
 	hub      *Hub
 	seqs     []uint64
 	sessions []string       // that sent them
-	received []int64        // when they were taken in
 	events   []events.Event // none: the one event is not valid, and has no frames, but its place in the order
 	bytes    int
 	frames   frames
 	scratch  []byte
 
-	stamps  stamps
-	traced  bool  // one of the events has a trace, and somebody wants to know
-	reached []int // then: how many sessions were given each event
+	now     time.Time // when what Deliver was given came
+	stamp   stamp     // of all events
+	traced  bool      // one of the events has a trace, and somebody wants to know
+	reached []int     // then: how many sessions were given each event
 }
 
 // burstBytes is how much one burst may hold. A session that has no room for all of it
@@ -42,6 +43,7 @@ func (b *burst) begin(ev *StoredEvent) error {
 		b.seqs = append(b.seqs, ev.Seq)
 		return err
 	}
+	b.stamp = b.hub.lags.stamp(e.Type(), ev.Received, b.now)
 	b.add(ev, e)
 	return nil
 }
@@ -49,7 +51,6 @@ func (b *burst) begin(ev *StoredEvent) error {
 func (b *burst) add(ev *StoredEvent, e events.Event) {
 	b.seqs = append(b.seqs, ev.Seq)
 	b.sessions = append(b.sessions, ev.Session)
-	b.received = append(b.received, ev.Received)
 	b.events = append(b.events, e)
 	b.bytes += len(ev.Payload)
 	b.reached = append(b.reached, 0)
@@ -70,7 +71,7 @@ func (b *burst) gather(subject string, evs []StoredEvent) (taken int) {
 			break
 		}
 		e, err := ev.parse(&b.hub.subject)
-		if err != nil {
+		if err != nil || !b.stamp.takes(b.hub.lags.stamp(e.Type(), ev.Received, b.now)) {
 			break // it is the first of its own burst
 		}
 		b.add(ev, e)
@@ -85,8 +86,7 @@ func (b *burst) last() uint64 { return b.seqs[len(b.seqs)-1] }
 func (b *burst) reset() {
 	clear(b.sessions)
 	clear(b.events)
-	b.seqs, b.sessions, b.received, b.events, b.bytes = b.seqs[:0], b.sessions[:0], b.received[:0], b.events[:0], 0
-	b.stamps = stamps{}
+	b.seqs, b.sessions, b.events, b.bytes, b.stamp = b.seqs[:0], b.sessions[:0], b.events[:0], 0, stamp{}
 	b.reached, b.traced = b.reached[:0], false
 	if cap(b.scratch) > longScratch {
 		b.scratch = nil
@@ -168,7 +168,7 @@ const nobody = "\x00" // is no session's id
 // sent and does not get back.
 func (b *burst) encode(f *encoded, s *Session, but string) {
 	const around = 96 // bytes of a frame that the event does not have
-	f.tried = true
+	f.tried, f.stamp = true, b.stamp
 	if n := len(b.events); n > 0 {
 		f.bytes = make([]byte, 0, b.bytes+n*around)
 	}
@@ -181,7 +181,6 @@ func (b *burst) encode(f *encoded, s *Session, but string) {
 		}
 		f.ends = append(f.ends, len(f.bytes))
 	}
-	b.stamp(f)
 }
 
 // frames are what becomes of events. Each is made when the first session needs it.
@@ -193,7 +192,7 @@ type encoded struct {
 	visible     int // how many frames
 	bytes       []byte
 	ends        []int // where the frame of each event ends; the audience sees nothing of one whose frame is empty
-	stamps      stamps
+	stamp       stamp
 	notToSender bool // of at least one
 }
 
@@ -208,10 +207,11 @@ func (f *encoded) from(i int) (frames []byte, visible int) {
 	return f.bytes[f.start(i):], visible
 }
 
-// queued returns the frames of the events from one index up to another, to be queued.
-func (f *encoded) queued(seq uint64, from, to int) queued {
+// queued returns the frames of the events from one index up to another, to be queued. The
+// audience sees n of them.
+func (f *encoded) queued(seq uint64, from, to, n int) queued {
 	end := f.ends[to-1]
-	return queued{seq, f.bytes[f.start(from):end:end], f.stamps.of(from, to)}
+	return queued{seq, f.bytes[f.start(from):end:end], f.stamp.of(n)}
 }
 
 // at returns the frame of one event.

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"strings"
+	"time"
 
 	"github.com/telle-ai/event-router/pkg/events"
 	"github.com/telle-ai/event-router/pkg/subjects"
@@ -11,6 +12,7 @@ import (
 // blocks. Events must come in the order in which the stream has announced them.
 // What comes in one call may go on as one: see burst.
 func (h *Hub) Deliver(evs ...StoredEvent) {
+	h.burst.now = time.Now()
 	for len(evs) > 0 {
 		done, err := h.deliver(evs)
 		if err != nil {

@@ -1,8 +1,6 @@
 package hub
 
 import (
-	"math"
-	"slices"
 	"time"
 
 	"github.com/telle-ai/event-router/pkg/events"
@@ -11,40 +9,60 @@ import (
 // A Count is told that n events were under way for so long until they were written.
 type Count func(lag time.Duration, n int)
 
-// A stamp says since when events of one type are under way, by the clock of lags: one of
-// them, or some that go together. The zero stamp is of one that is not counted.
+// A stamp says since when events of one type are under way: n of them, which came together,
+// and the oldest since then. It is small since queues hold it with each piece.
 type stamp struct {
-	since  time.Duration // of the oldest
-	spread uint32        // by how much the newest is younger, in microseconds
-	n      uint16
-	kind   kind
+	since tick
+	n     uint16 // a burst has far fewer
+	kind  kind
 }
 
-// A kind is an event's type, as an index of lags.counts; 0: not counted.
-type kind uint8
+// A kind is an event's type, as an index of lags.kinds; 0: not counted.
+type kind uint16
 
-// lags tell how long events were under way, by type. The clock of the world is read once
-// for each burst; for each write that of the process is, which costs half and never goes
-// back. Static.
+// A tick is a time by the clock of lags, which begins again after 11 hours: no event is
+// under way for so long.
+type tick uint32
+
+const tickLength = 10 * time.Microsecond
+
+func tickOf(d time.Duration) tick { return tick(d / tickLength) }
+
+// lags tell how long events were under way, by type. What comes is compared with the
+// world's clock; from then on the process's own counts, which never goes back. Static.
 type lags struct {
-	began  time.Time
-	kinds  map[events.Type]kind
-	counts []Count
+	began time.Time
+	kinds []counted // there are so few that a map would cost more
+}
+
+type counted struct {
+	t     events.Type
+	count Count
 }
 
 func newLags(by map[events.Type]Count) *lags {
-	l := &lags{began: time.Now(), kinds: map[events.Type]kind{}, counts: make([]Count, 1)}
-	for t, count := range by {
-		l.kinds[t] = kind(len(l.counts))
-		l.counts = append(l.counts, count)
+	l := &lags{began: time.Now(), kinds: make([]counted, 1)}
+	for _, t := range events.Types() {
+		if count := by[t]; count != nil {
+			l.kinds = append(l.kinds, counted{t, count})
+		}
 	}
 	return l
+}
+
+func (l *lags) kind(t events.Type) kind {
+	for k := range l.kinds {
+		if l.kinds[k].t == t {
+			return kind(k)
+		}
+	}
+	return 0
 }
 
 // No event can have been under way for more when it comes. Any NATS client may say what it
 // likes, or copy another message with its headers.
 const (
-	mostLag  = int64(24 * time.Hour / time.Microsecond)
+	mostLag  = int64(time.Hour / time.Microsecond)
 	mostSkew = int64(time.Minute / time.Microsecond) // by which the clock of who took it in may be ahead
 )
 
@@ -54,112 +72,83 @@ func (l *lags) stamp(t events.Type, received int64, now time.Time) stamp {
 	if received <= 0 || lag > mostLag || lag < -mostSkew {
 		return stamp{}
 	}
-	return stamp{since: now.Sub(l.began) - time.Duration(max(lag, 0))*time.Microsecond, n: 1, kind: l.kinds[t]}
+	return stamp{since: tickOf(now.Sub(l.began) - time.Duration(max(lag, 0))*time.Microsecond), kind: l.kind(t)}
 }
 
-// tell counts events as written now. Those of one type that are about equally late count
-// as late as the oldest of them: by a quarter too much at most, or next to nothing.
-func (l *lags) tell(written []queued) {
-	var together stamp
-	now := time.Duration(0)
-	for i := range written {
-		for _, next := range written[i].stamps {
-			if next.kind == 0 {
-				continue
-			}
-			if now == 0 {
-				now = time.Since(l.began)
-			}
-			if !together.takes(next, now) {
-				l.count(together, now)
-				together = next
-			}
-		}
-	}
-	l.count(together, now)
-}
-
-func (l *lags) count(s stamp, now time.Duration) {
-	if s.kind > 0 {
-		l.counts[s.kind](now-s.since, int(s.n))
-	}
-}
-
-// takes lets a stamp stand for another one's events, too, if they are about as late now:
-// then they will be.
-func (s *stamp) takes(next stamp, now time.Duration) bool {
-	oldest, newest := min(s.since, next.since), max(s.newest(), next.newest())
-	if next.kind != s.kind || newest-oldest > min(max((now-oldest)/4, littleSpread), mostSpread) || int(s.n)+int(next.n) > math.MaxUint16 {
+// takes lets a stamp stand for an event, too, that came with its own. It reports false if
+// the two cannot be counted together.
+func (s *stamp) takes(next stamp) bool {
+	if next.kind != s.kind {
 		return false
 	}
-	s.since, s.spread = oldest, uint32((newest-oldest)/time.Microsecond)
-	s.n += next.n
+	if int32(next.since-s.since) < 0 {
+		s.since = next.since
+	}
 	return true
 }
 
-const (
-	littleSpread = 100 * time.Microsecond // no histogram tells that apart
-	mostSpread   = math.MaxUint32 * time.Microsecond
-)
-
-func (s *stamp) newest() time.Duration { return s.since + time.Duration(s.spread)*time.Microsecond }
-
-// gathered returns as few stamps as can stand for all of these.
-func gathered(each []stamp, now time.Duration) (few []stamp) {
-	if len(each) == 1 {
-		return each
-	}
-	for _, next := range each {
-		if last := len(few) - 1; next.kind > 0 && (last < 0 || !few[last].takes(next, now)) {
-			few = append(few, next)
-		}
-	}
-	return few
+// of returns the stamp of n of the events.
+func (s stamp) of(n int) stamp {
+	s.n = uint16(n)
+	return s
 }
 
-// stamps are those of a burst. Queues hold them, so they are never changed.
-type stamps struct {
-	each []stamp // of each event; nil: not made yet, or the events were read from the stream
-	few  []stamp // that stand for all
+// A Tally gathers what one goroutine writes for many sessions of a hub: so it reads the
+// clock, and counts, once for many writes. The zero Tally has gathered nothing.
+type Tally struct {
+	lags   *lags
+	writes int
+	stamps [32]stamp
+	pieces [32]int // by stamp
+	used   int
+	next   int // where the stamp of a session's next piece is, if it has what the one before it had
 }
 
-// stamp notes in frames that have just been encoded since when their events are under way.
-// The stamps are the burst's: frames in which something is missing have their own.
-func (b *burst) stamp(f *encoded) {
-	now := time.Now()
-	if b.stamps.each == nil {
-		b.stamps = b.makeStamps(now)
+// mostWrites is of how many writes a tally tells at once. They all count as if they were
+// done when it tells: more would make the first ones late.
+const mostWrites = 32
+
+// begin says that a write for a session is done.
+func (t *Tally) begin(l *lags) {
+	if t.writes == mostWrites {
+		t.Tell()
 	}
-	f.stamps = b.stamps
-	if f.visible == len(b.events) {
+	t.lags, t.next = l, 0
+	t.writes++
+}
+
+// add takes a piece in that was written.
+func (t *Tally) add(s stamp) {
+	switch {
+	case s.kind == 0:
+	case t.next < t.used && t.stamps[t.next] == s:
+		t.pieces[t.next]++
+		t.next++
+	default:
+		t.append(s)
+	}
+}
+
+func (t *Tally) append(s stamp) {
+	if t.used == len(t.stamps) {
+		t.Tell()
+	}
+	t.stamps[t.used], t.pieces[t.used] = s, 1
+	t.used++
+	t.next = t.used
+}
+
+// Tell counts what was gathered as written now. It is to be called before its owner waits
+// for anything.
+func (t *Tally) Tell() {
+	if t.used == 0 {
 		return
 	}
-	f.stamps.each = slices.Clone(b.stamps.each)
-	for i := range f.stamps.each {
-		if len(f.at(i)) == 0 {
-			f.stamps.each[i] = stamp{}
-		}
+	now := tickOf(time.Since(t.lags.began))
+	for i, s := range t.stamps[:t.used] {
+		t.lags.kinds[s.kind].count(time.Duration(now-s.since)*tickLength, t.pieces[i]*int(s.n))
 	}
-	f.stamps.few = gathered(f.stamps.each, now.Sub(b.hub.lags.began))
-}
-
-func (b *burst) makeStamps(now time.Time) stamps {
-	each, l := make([]stamp, len(b.events)), b.hub.lags
-	for i := range b.events {
-		each[i] = l.stamp(b.events[i].Type(), b.received[i], now)
-	}
-	return stamps{each, gathered(each, now.Sub(l.began))}
-}
-
-// of returns the stamps of the events from one index up to another.
-func (s *stamps) of(from, to int) []stamp {
-	if from == 0 && to == len(s.each) {
-		return s.few
-	}
-	if s.each == nil {
-		return nil
-	}
-	return s.each[from:to]
+	t.writes, t.used, t.next = 0, 0, 0
 }
 
 // Waiting returns how many bytes wait for clients in all sessions' queues, or are being

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/telle-ai/event-router/pkg/events"
 )
@@ -93,11 +94,14 @@ func TestOnlyWhatASessionIsSentIsCounted(t *testing.T) {
 	})
 }
 
-func TestWhatGoesTogetherIsAsLateAsTheOldestIfItIsAboutAsLate(t *testing.T) {
+func TestWhatComesTogetherIsAsLateAsTheOldestOfItsType(t *testing.T) {
 	counting(t, roomy, func(t *testing.T, r *router) {
 		g1 := chat("d", "g1")
 		c := r.connect("c", events.Client, g1)
-		for _, together := range []bool{true, false} {
+		for together, want := range map[bool]map[string]int{
+			false: {"UPDATE_MSG 5s": 1, "UPDATE_MSG 4s": 1, "MUTE_BOT 3s": 1, "MUTE_BOT 2s": 1, "UPDATE_MSG 1s": 1},
+			true:  {"UPDATE_MSG 5s": 2, "MUTE_BOT 3s": 2, "UPDATE_MSG 1s": 1},
+		} {
 			for _, payload := range []string{spoken(g1), spoken(g1), muted(g1), muted(g1), spoken(g1)} {
 				r.stream.store(g1, "", payload)
 				if !together {
@@ -107,24 +111,24 @@ func TestWhatGoesTogetherIsAsLateAsTheOldestIfItIsAboutAsLate(t *testing.T) {
 			}
 			r.deliver()
 			c.read()
-			r.lags.wants(t, map[string]int{"UPDATE_MSG 5s": 2, "MUTE_BOT 3s": 1, "MUTE_BOT 2s": 1, "UPDATE_MSG 1s": 1})
+			r.lags.wants(t, want)
 		}
 	})
 }
 
-// Also where the clocks of those who take events in differ.
-func TestARunIsNeverAQuarterTooLate(t *testing.T) {
+// Also where the clocks of those who take events in differ, or one of them is nonsense.
+func TestWhatComesTogetherMayBeEverOlder(t *testing.T) {
 	counting(t, roomy, func(t *testing.T, r *router) {
 		g1 := chat("d", "g1")
 		c := r.connect("c", events.Client, g1)
 		now := time.Now()
-		for _, ms := range []int64{1000, 1100, 1200, 1300, 1400, 1500, 1600} { // ever older
+		for _, ms := range []int64{1000, 1100, 1200, math.MaxInt32 * 1000, 1300, 1200, 1100} {
 			r.stream.received = func() int64 { return now.UnixMicro() - 1000*ms }
 			r.stream.store(g1, "", spoken(g1))
 		}
 		r.deliver()
-		c.read()
-		r.lags.wants(t, map[string]int{"UPDATE_MSG 1.3s": 4, "UPDATE_MSG 1.6s": 3})
+		c.wantFrames(messages(upTo(1, 7)...)...)
+		r.lags.wants(t, map[string]int{"UPDATE_MSG 1.2s": 3, "UPDATE_MSG 1.3s": 3})
 	})
 }
 
@@ -259,21 +263,64 @@ func TestWhoComesBackIsCounted(t *testing.T) {
 	})
 }
 
-func TestSessionsShareTheStampsOfABurst(t *testing.T) {
-	inBubble(t, roomy, func(t *testing.T, r *router) {
+func TestATallyTellsOfEachPieceAndNothingTwice(t *testing.T) {
+	counting(t, roomy, func(t *testing.T, r *router) {
 		g1 := chat("d", "g1")
-		var all []*client
-		for i := range 3 {
-			all = append(all, r.connect(fmt.Sprint(i), events.Client, g1))
+		var all []*Session
+		for i := range 2*mostWrites + 1 {
+			all = append(all, r.connect(fmt.Sprint(i), events.Client, g1).session)
 		}
-		r.stream.store(g1, "", spoken(g1))
-		r.stream.store(g1, "", spoken(g1))
-		r.deliver()
-		shared := all[0].session.queue[0].stamps
-		for _, c := range all {
-			if q := c.session.queue; len(q) != 1 || len(q[0].stamps) != 1 || q[0].stamps[0].n != 2 || &q[0].stamps[0] != &shared[0] {
-				t.Errorf("queued: %+v", q)
-			}
+		r.say(g1)
+		time.Sleep(time.Second)
+		r.say(g1)
+		r.send(g1, muted(g1))
+		var tally Tally
+		for _, s := range all {
+			s.TakeTo(nil, &tally)
 		}
+		r.lags.wants(t, nil)
+		for _, s := range all {
+			s.TakeTo(nil, &tally)
+			time.Sleep(time.Millisecond)
+		}
+		tally.Tell()
+		tally.Tell()
+		want := map[string]int{}
+		for written, n := range map[time.Duration]int{32 * time.Millisecond: 32, 64 * time.Millisecond: 32, 65 * time.Millisecond: 1} {
+			want[fmt.Sprint("UPDATE_MSG ", time.Second+written)] = n
+			want[fmt.Sprint("UPDATE_MSG ", written)] = n
+			want[fmt.Sprint("MUTE_BOT ", written)] = n
+		}
+		r.lags.wants(t, want)
 	})
+}
+
+func TestATallyHoldsAsMuchAsItIsTold(t *testing.T) {
+	counting(t, roomy, func(t *testing.T, r *router) {
+		g1 := chat("d", "g1")
+		const times = 3 * len(Tally{}.stamps)
+		one, two := r.connect("one", events.Client, g1).session, r.connect("two", events.Client, g1).session
+		for range times {
+			r.say(g1)
+			time.Sleep(time.Millisecond)
+		}
+		var tally Tally
+		for range 2 {
+			one.TakeTo(nil, &tally)
+			two.TakeTo(nil, &tally)
+		}
+		tally.Tell()
+		want := map[string]int{}
+		for i := range times {
+			want[fmt.Sprint("UPDATE_MSG ", time.Duration(i+1)*time.Millisecond)] = 2
+		}
+		r.lags.wants(t, want)
+	})
+}
+
+// The queue of every session is made of them.
+func TestAPieceInAQueueIsSmall(t *testing.T) {
+	if size := unsafe.Sizeof(queued{}); size > 40 {
+		t.Errorf("%d bytes", size)
+	}
 }

@@ -66,9 +66,9 @@ type Session struct {
 }
 
 type queued struct {
-	seq    uint64 // 0: not an event
-	frame  []byte
-	stamps []stamp // of live events
+	seq   uint64 // 0: not an event
+	frame []byte
+	stamp stamp // of live events
 }
 
 // NewSession returns a session that takes part after [Hub.Register]. What comes
@@ -216,11 +216,11 @@ func (s *Session) push(seqs []uint64, f *encoded) (n int) {
 	}
 	s.pushed(last)
 	if s.started {
-		s.enqueue(f.queued(last, from, len(seqs)))
+		s.enqueue(f.queued(last, from, len(seqs), n))
 		return n
 	}
 	for i, seq := range seqs { // Start will say which of them count
-		if q := f.queued(seq, i, i+1); len(q.frame) > 0 {
+		if q := f.queued(seq, i, i+1, 1); len(q.frame) > 0 {
 			s.enqueue(q)
 		}
 	}
@@ -293,14 +293,18 @@ func (s *Session) wakeUp() {
 // Take returns the frames that wait, to be written in this order; there may be several
 // in one piece. Calling it again says that those of the last call are written. When it
 // returns nothing, the caller has to stop: Wake will be called for the next frame.
-func (s *Session) Take() [][]byte { return s.TakeTo(nil) }
+func (s *Session) Take() [][]byte {
+	var t Tally
+	defer t.Tell()
+	return s.TakeTo(nil, &t)
+}
 
-// TakeTo is Take that appends to a slice. When it appends nothing, the caller has to
-// stop.
-func (s *Session) TakeTo(frames [][]byte) [][]byte {
+// TakeTo is Take that appends to a slice, and gathers what is written in a tally. When it
+// appends nothing, the caller has to stop.
+func (s *Session) TakeTo(frames [][]byte, t *Tally) [][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.written()
+	s.written(t)
 	if s.behind != nil {
 		s.behind.since = time.Now() // it has taken something
 		if s.roomy() {
@@ -311,7 +315,8 @@ func (s *Session) TakeTo(frames [][]byte) [][]byte {
 		s.taking = false
 		return frames
 	}
-	for _, q := range s.queue {
+	for i := range s.queue {
+		q := &s.queue[i]
 		frames = append(frames, q.frame)
 		s.takes(q.seq)
 	}
@@ -323,20 +328,26 @@ func (s *Session) TakeTo(frames [][]byte) [][]byte {
 // Written says that the frames of the last call of Take are written, for who does not call
 // Take again at once: so it is known when.
 func (s *Session) Written() {
+	var t Tally
+	defer t.Tell()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.written()
+	s.written(&t)
 }
 
-func (s *Session) written() {
+func (s *Session) written(t *Tally) {
 	if s.taken == nil {
 		return
 	}
-	for _, q := range *s.taken {
-		s.waiting -= len(q.frame)
+	taken := *s.taken
+	for i := range taken {
+		s.waiting -= len(taken[i].frame)
 	}
 	if s.reason == 0 { // else nothing may have followed a close frame
-		s.hub.lags.tell(*s.taken)
+		t.begin(s.hub.lags)
+		for i := range taken {
+			t.add(taken[i].stamp)
+		}
 	}
 	spare(s.taken)
 	s.taken, s.wrote = nil, s.took

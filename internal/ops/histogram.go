@@ -14,7 +14,7 @@ type Histogram struct {
 	desc   *prometheus.Desc
 	bounds []time.Duration // what a bucket holds at most, ascending
 	counts []atomic.Uint64 // by bucket, and of what is beyond them all
-	sum    atomic.Int64    // in ns
+	sum    atomic.Int64    // in µs: of ns there is no room for many that took hours
 }
 
 var _ prometheus.Collector = (*Histogram)(nil)
@@ -40,7 +40,7 @@ func (h *Histogram) Observe(took time.Duration, n int) {
 		at++
 	}
 	h.counts[at].Add(uint64(n))
-	h.sum.Add(int64(took) * int64(n))
+	h.sum.Add(took.Microseconds() * int64(n))
 }
 
 // Describe implements [prometheus.Collector].
@@ -54,5 +54,5 @@ func (h *Histogram) Collect(out chan<- prometheus.Metric) {
 		buckets[bound.Seconds()] = count
 	}
 	count += h.counts[len(h.bounds)].Load()
-	out <- prometheus.MustNewConstHistogram(h.desc, count, time.Duration(h.sum.Load()).Seconds(), buckets)
+	out <- prometheus.MustNewConstHistogram(h.desc, count, float64(h.sum.Load())/1e6, buckets)
 }

@@ -15,7 +15,7 @@ func TestAHistogramCountsWhatItWasTold(t *testing.T) {
 	m.Histogram("telle_lag_seconds", "How late.", []time.Duration{time.Millisecond, time.Second}, "type", "B")
 	h.Observe(0, 1)
 	h.Observe(time.Millisecond, 2) // what a bucket holds at most, it holds
-	h.Observe(time.Millisecond+1, 1)
+	h.Observe(time.Millisecond+time.Microsecond, 1)
 	h.Observe(time.Hour, 3)
 	wantLines(t, scrape(t, m.Handler()),
 		"# HELP telle_lag_seconds How late.",
@@ -23,11 +23,20 @@ func TestAHistogramCountsWhatItWasTold(t *testing.T) {
 		`telle_lag_seconds_bucket{type="A",le="0.001"} 3`,
 		`telle_lag_seconds_bucket{type="A",le="1"} 4`,
 		`telle_lag_seconds_bucket{type="A",le="+Inf"} 7`,
-		`telle_lag_seconds_sum{type="A"} 10800.003000001`,
+		`telle_lag_seconds_sum{type="A"} 10800.003001`,
 		`telle_lag_seconds_count{type="A"} 7`,
 		`telle_lag_seconds_bucket{type="B",le="+Inf"} 0`, // it is there before anything happens
 		`telle_lag_seconds_sum{type="B"} 0`,
 		`telle_lag_seconds_count{type="B"} 0`)
+}
+
+func TestTheSumHasRoomForManyThatTookLong(t *testing.T) {
+	m := NewMetrics()
+	h := m.Histogram("telle_lag_seconds", "How late.", nil)
+	for range 1000 {
+		h.Observe(23*time.Hour, 60_000)
+	}
+	wantLines(t, scrape(t, m.Handler()), "telle_lag_seconds_sum 4.968e+12", "telle_lag_seconds_count 6e+07")
 }
 
 // The race detector is a judge, too.

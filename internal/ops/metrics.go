@@ -66,6 +66,20 @@ func (m *Metrics) Gauge(name, help string, read func() float64, labelPairs ...st
 	))
 }
 
+// Described is what a metric is called, and what it says.
+type Described struct{ Name, Help string }
+
+// Gauges shows several numbers that are found at once: read is called once at each scrape, and returns them in this order.
+func (m *Metrics) Gauges(read func() []float64, each ...Described) {
+	g := &gauges{read: read}
+	for _, d := range each {
+		mustNotBeCounter(d.Name)
+		mustBeDescribed(d.Name, d.Help)
+		g.descs = append(g.descs, prometheus.NewDesc(d.Name, d.Help, nil, nil))
+	}
+	m.registry.MustRegister(g)
+}
+
 // CounterByLabel shows one counter for each key that read returns, with the key as the value of label. The keys must
 // come from a small fixed set, such as close reasons, and never from outside: each one is a time series forever.
 // A key that has been shown must stay, since a counter that vanishes looks like a restart.
@@ -93,6 +107,25 @@ func (m *Metrics) Handler() http.Handler {
 		ErrorHandling: promhttp.ContinueOnError,
 		Registry:      m.registry,
 	})
+}
+
+type gauges struct {
+	descs []*prometheus.Desc
+	read  func() []float64
+}
+
+var _ prometheus.Collector = (*gauges)(nil)
+
+func (g *gauges) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range g.descs {
+		out <- d
+	}
+}
+
+func (g *gauges) Collect(out chan<- prometheus.Metric) {
+	for i, n := range g.read() {
+		out <- prometheus.MustNewConstMetric(g.descs[i], prometheus.GaugeValue, n)
+	}
 }
 
 // countersByLabel is a prometheus.Collector over a function.

@@ -56,6 +56,20 @@ func TestCounterIsReadAtEachScrape(t *testing.T) {
 	}
 }
 
+func TestGaugesThatAreFoundAtOnceAreReadOncePerScrape(t *testing.T) {
+	m := NewMetrics()
+	reads := 0.0
+	m.Gauges(func() []float64 {
+		reads++
+		return []float64{reads, -reads}
+	}, Described{"telle_up", "Goes up."}, Described{"telle_down", "Goes down."})
+	scrape(t, m.Handler())
+	wantLines(t, scrape(t, m.Handler()), "# HELP telle_up Goes up.", "# TYPE telle_down gauge", "telle_up 2", "telle_down -2")
+	none := func() []float64 { return nil }
+	wantPanic(t, "_total", func() { m.Gauges(none, Described{"telle_a_total", "h"}) })
+	wantPanic(t, "help", func() { m.Gauges(none, Described{"telle_a", ""}) })
+}
+
 func TestCountersOfOneNameDifferInLabels(t *testing.T) {
 	m := NewMetrics()
 	m.Counter("telle_events_total", "Events.", one, "from", "redis")

@@ -45,7 +45,7 @@ func benchmarkLiveToFrame(b *testing.B, together int) {
 		evs[i] = broker.LiveEvent{Subject: g1.Subject(subjects.Live), Payload: []byte(`{"type":"UPDATE_MSG","dealerId":"d1",` +
 			`"groupId":"g1","user":"bot","muted":false,"unread":0,"message":"good morning, is the blue one still there?"}`)}
 	}
-	var frames [][]byte
+	frames, tally := [][]byte(nil), new(hub.Tally)
 	seq := uint64(0)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -55,7 +55,7 @@ func benchmarkLiveToFrame(b *testing.B, together int) {
 		}
 		n.deliver(evs...)
 		for _, s := range all {
-			for frames = s.TakeTo(frames[:0]); len(frames) > 0; frames = s.TakeTo(frames[:0]) {
+			for frames = s.TakeTo(frames[:0], tally); len(frames) > 0; frames = s.TakeTo(frames[:0], tally) {
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/telle-ai/event-router/internal/hub"
+	"github.com/telle-ai/event-router/internal/ops"
 	"github.com/telle-ai/event-router/pkg/events"
 )
 
@@ -19,7 +20,7 @@ var lagBounds = []time.Duration{
 // lags count how long events were under way to sockets.
 func (n *node) lags() map[events.Type]hub.Count {
 	const help = "How long live events were under way, from when their process took them in until they were written to a socket, once for each socket. " +
-		"Those of one type that went out together count as the oldest of them, if that is at most a quarter too much. Without what was read from the stream again."
+		"Those of one conversation and type that came together count as the oldest of them. Without what was read from the stream again, and what was under way for more than an hour when it came."
 	lags := map[events.Type]hub.Count{}
 	for _, t := range events.Types() {
 		lags[t] = n.metrics.Histogram("telle_delivery_lag_seconds", help, lagBounds, "type", string(t)).Observe
@@ -49,17 +50,17 @@ func (n *node) tookFrom(source string) func(time.Duration) {
 func (n *node) measureState() {
 	n.metrics.Gauge("telle_ready", "1 while this process is ready, as /readyz says.", func() float64 { return oneIf(len(n.health.Ready()) == 0) })
 	n.metrics.Gauge("telle_draining", "1 from when this process was told to end.", func() float64 { return oneIf(n.health.Draining()) })
+	n.metrics.Gauge("telle_drained", "1 while an operator keeps this process drained: it lives on, but is not ready and has no sockets.", func() float64 { return oneIf(n.recess.check() != nil) })
 }
 
+// measureQueues goes through all sessions once per scrape.
 func (n *node) measureQueues() {
-	n.metrics.Gauge("telle_queue_bytes", "What waits in the queues of all sessions, or is being written to their sockets.", func() float64 {
-		all, _ := n.hub.Waiting()
-		return float64(all)
-	})
-	n.metrics.Gauge("telle_queue_bytes_max", "The same of the session with the most.", func() float64 {
-		_, longest := n.hub.Waiting()
-		return float64(longest)
-	})
+	n.metrics.Gauges(func() []float64 {
+		all, longest := n.hub.Waiting()
+		return []float64{float64(all), float64(longest)}
+	},
+		ops.Described{Name: "telle_queue_bytes", Help: "What waits in the queues of all sessions, or is being written to their sockets."},
+		ops.Described{Name: "telle_queue_bytes_max", Help: "The same of the session with the most."})
 }
 
 func (n *node) measureResumes() {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -244,6 +245,17 @@ func (a *asked) status(path string) int {
 	return status
 }
 
+func (a *asked) wantsMetrics(lines ...string) {
+	a.t.Helper()
+	w := httptest.NewRecorder()
+	a.node.metrics.Handler().ServeHTTP(w, httptest.NewRequestWithContext(a.t.Context(), http.MethodGet, "/metrics", nil))
+	for _, line := range lines {
+		if !strings.Contains(w.Body.String(), "\n"+line+"\n") {
+			a.t.Errorf("metrics do not say %s", line)
+		}
+	}
+}
+
 func TestADrainedProcessLivesOnAndCanBeUndrained(t *testing.T) {
 	a := newAsked(t, func(c *RouterConfig) { c.Process.LostTimeout = time.Second })
 	for range 2 {
@@ -262,6 +274,7 @@ func TestADrainedProcessLivesOnAndCanBeUndrained(t *testing.T) {
 		if status := a.status("/readyz"); status != http.StatusServiceUnavailable {
 			t.Errorf("/readyz answers %d", status)
 		}
+		a.wantsMetrics("telle_ready 0", "telle_drained 1", "telle_draining 0")
 		_, resp, err := websocket.Dial(t.Context(), "ws://"+a.Public.Addr().String()+"/ws?role=admin&dealerId=d1", nil)
 		if err == nil || resp == nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 			t.Errorf("a new socket: %v", err)
@@ -281,6 +294,7 @@ func TestADrainedProcessLivesOnAndCanBeUndrained(t *testing.T) {
 		if status := a.status("/readyz"); status != http.StatusOK {
 			t.Errorf("/readyz answers %d after all", status)
 		}
+		a.wantsMetrics("telle_ready 1", "telle_drained 0", "telle_draining 0")
 	}
 }
 

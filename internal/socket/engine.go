@@ -168,6 +168,13 @@ func (e *engine) signal() {
 // were. When it returns nothing, signal will tell of more; or it is no longer over
 // this transport that the client is to be reached. Into may hold what it returns.
 func (e *engine) take(over transport, into [][]byte) [][]byte {
+	var t hub.Tally
+	defer t.Tell()
+	return e.takeWith(over, into, &t)
+}
+
+// takeWith is take with the tally of who calls it.
+func (e *engine) takeWith(over transport, into [][]byte, t *hub.Tally) [][]byte {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for {
@@ -189,7 +196,7 @@ func (e *engine) take(over transport, into [][]byte) [][]byte {
 			return nil
 		}
 		e.due = false
-		if frames := e.takeFromHub(over, into); len(frames) > 0 {
+		if frames := e.takeFromHub(over, into, t); len(frames) > 0 {
 			e.due = true
 			return frames
 		}
@@ -197,14 +204,14 @@ func (e *engine) take(over transport, into [][]byte) [][]byte {
 }
 
 // takeFromHub lets go of e.mu meanwhile.
-func (e *engine) takeFromHub(over transport, into [][]byte) [][]byte {
+func (e *engine) takeFromHub(over transport, into [][]byte, t *hub.Tally) [][]byte {
 	session := e.session
 	e.mu.Unlock()
 	defer e.mu.Lock()
 	if over == webSocket {
-		return session.hub.TakeTo(into)
+		return session.hub.TakeTo(into, t)
 	}
-	return apart(session.hub.Take())
+	return apart(session.hub.TakeTo(nil, t))
 }
 
 // urgent implements outlet: the ping of a slow client must not wait for all that is to be
@@ -225,8 +232,8 @@ func (e *engine) ping() [][]byte {
 }
 
 // takeTo implements outlet.
-func (e *engine) takeTo(into [][]byte) [][]byte {
-	frames := e.take(webSocket, into)
+func (e *engine) takeTo(into [][]byte, t *hub.Tally) [][]byte {
+	frames := e.takeWith(webSocket, into, t)
 	if e.closing() {
 		return nil
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/telle-ai/event-router/internal/hub"
 )
 
 // Flushers write what sessions have to be sent. A connection that takes it at once, as
@@ -33,7 +35,8 @@ type flusher struct {
 	frames [][]byte // scratch
 	joined []byte   // scratch
 	out    []byte   // what try is to write
-	n      int      // how much of it it has written
+	tally  hub.Tally
+	n      int // how much of it it has written
 	err    error
 	try    func(fd uintptr)
 }
@@ -42,8 +45,8 @@ type flusher struct {
 type outlet interface {
 	// takeTo returns the frames that are to be written next, and may put them into a
 	// slice. When it returns none there are none, or nothing is to be written any more;
-	// there will be an add for the next one.
-	takeTo(into [][]byte) [][]byte
+	// there will be an add for the next one. The tally learns what it returned before.
+	takeTo(into [][]byte, t *hub.Tally) [][]byte
 
 	// urgent returns frames that may overtake those which a slow client has not read yet.
 	urgent() [][]byte
@@ -104,6 +107,7 @@ func (f *flusher) run() {
 		for _, c := range due {
 			f.flush(c)
 		}
+		f.tally.Tell()
 	}
 }
 
@@ -111,7 +115,7 @@ func (f *flusher) run() {
 // another goroutine or to another turn.
 func (f *flusher) flush(c outlet) {
 	for range mostWrites {
-		frames := c.takeTo(f.frames[:0])
+		frames := c.takeTo(f.frames[:0], &f.tally)
 		if len(frames) == 0 {
 			c.flushed()
 			return
@@ -214,8 +218,10 @@ func (f *flusher) writeNow(conn *sharedConn, frames [][]byte) (*backlog, error) 
 // write waits until the client has taken the backlog, and then all that there is to write.
 func (b *backlog) write(c outlet) {
 	defer c.flushed()
+	var t hub.Tally
 	for going := c.wrote(b.finish()) && b.writeAll(c); going; going = b.writeAll(c) {
-		if b.frames = c.takeTo(nil); len(b.frames) == 0 {
+		b.frames = c.takeTo(nil, &t)
+		if t.Tell(); len(b.frames) == 0 {
 			return
 		}
 	}

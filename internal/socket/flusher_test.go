@@ -3,6 +3,8 @@ package socket
 import (
 	"strings"
 	"testing"
+
+	"github.com/telle-ai/event-router/internal/hub"
 )
 
 // A gate holds a flusher up until it is closed, so that frames gather.
@@ -11,7 +13,7 @@ type gate struct {
 	closed chan struct{}
 }
 
-func (g gate) takeTo([][]byte) [][]byte {
+func (g gate) takeTo([][]byte, *hub.Tally) [][]byte {
 	<-g.closed
 	return nil
 }

@@ -148,7 +148,7 @@ func (c *plain) wake() {
 }
 
 // takeTo implements outlet.
-func (c *plain) takeTo(into [][]byte) [][]byte { return c.hub.TakeTo(into) }
+func (c *plain) takeTo(into [][]byte, t *hub.Tally) [][]byte { return c.hub.TakeTo(into, t) }
 
 // urgent implements outlet: the library sends pings by itself.
 func (c *plain) urgent() [][]byte { return nil }
