@@ -230,6 +230,7 @@ func TestATunnelTellsWhyTheSessionHasEnded(t *testing.T) {
 		"a bad frame": {func(_ *world, p *page) { p.says("4nonsense") }, hub.BadFrame},
 		"two packets": {func(_ *world, p *page) { p.says("40\x1e41") }, hub.BadFrame},
 		"the stream":  {func(w *world, _ *page) { w.hub.Replaced() }, hub.Unavailable},
+		"a kick":      {func(w *world, _ *page) { w.hub.Kick(w.processes[0].engines.all()[0].connected().hub.ID()) }, hub.Kicked},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 20 { // races
