@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 )
 
@@ -129,16 +130,29 @@ func (s *service) handler(e Endpoint) micro.HandlerFunc {
 		if s.ended {
 			return
 		}
+		if !isRequest(r) {
+			s.log.Warn("what is no request of an operator was not looked at", "subject", e.Subject)
+			return
+		}
 		answer, err := e.Answer(r.Data(), s.publisher.most()-answerHeaders)
 		if err == nil {
 			err = r.Respond(answer)
 		} else {
 			err = s.refuse(r, err)
 		}
-		if err != nil && !errors.Is(err, nats.ErrMsgNoReply) {
+		if err != nil {
 			s.log.Log(s.ctx, slog.LevelDebug, "answer to an operator is lost", "subject", e.Subject, "error", err)
 		}
 	}
+}
+
+// isRequest reports whether somebody asks who wants an answer. NATS lets whoever may ask
+// JetStream, or another process, have that one's answer sent here, where he may not publish:
+// an answer, or a message of a stream, is not to be taken for an order.
+func isRequest(r micro.Request) bool {
+	reply, headers := r.Reply(), nats.Header(r.Headers())
+	return reply != "" && !strings.HasPrefix(reply, "$JS.") &&
+		headers.Get(jetstream.StreamHeader) == "" && headers.Get(jetstream.SubjectHeader) == "" && headers.Get(jetstream.SequenceHeader) == ""
 }
 
 func (s *service) refuse(r micro.Request, why error) error {
@@ -155,7 +169,7 @@ func (s *service) refuse(r micro.Request, why error) error {
 
 // refuseLate does not use the request, with which nats.go is done.
 func (s *service) refuseLate(to string, refusal *Refusal) {
-	if to == "" || pause(s.ctx, refusal.Late) != nil {
+	if pause(s.ctx, refusal.Late) != nil {
 		return
 	}
 	m := &nats.Msg{Subject: to, Header: nats.Header{
