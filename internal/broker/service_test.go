@@ -339,6 +339,52 @@ func TestTooManyRequestsInterruptNobody(t *testing.T) {
 	}
 }
 
+// Only what operators ask is known to be no event: not what processes carry to each other.
+func TestSubscriptionsOfServicesAreTold(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b := runReady(t, s.ClientURL())
+	b.offer(t, echoing(0))
+	id := instances(t, connect(t, s).Conn, 1)[0]
+	for subject, is := range map[string]bool{
+		"telle.test.echo": true, "telle.test.echo." + id: true, "telle.test.any": true, "$SRV.PING": true, "$SRV.INFO.telle-test." + id: true,
+		"telle.carry.x": false, "telle.test": false, "telle.test.other": false, "live.d.g": false, "$SRVX": false, "": false,
+	} {
+		if got := b.isService(&nats.Subscription{Subject: subject}); got != is {
+			t.Errorf("%q is of a service: %v", subject, got)
+		}
+	}
+	if b.isService(nil) {
+		t.Error("none is of a service")
+	}
+}
+
+// However many ask for what is not here, few of them are kept.
+func TestFewRefusalsWaitToBeLate(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, asker := runReady(t, s.ClientURL()), connect(t, s)
+	b.offer(t, echoing(time.Hour))
+	instances(t, asker.Conn, 1)
+	inbox, err := asker.SubscribeSync(asker.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range mostLate + 10 {
+		if err := asker.PublishRequest("telle.test.echo", inbox.Subject, []byte("late")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 10 {
+		if m, err := inbox.NextMsg(20 * time.Second); err != nil || m.Header.Get(micro.ErrorCodeHeader) != "404" {
+			t.Fatal(m, err)
+		}
+	}
+	if m, err := inbox.NextMsg(100 * time.Millisecond); err == nil {
+		t.Errorf("one that was to be late has come: %v", m.Header)
+	}
+}
+
 func TestAKeptEventIsFoundWithAllThatTheStreamKnows(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
