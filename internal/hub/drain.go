@@ -70,7 +70,10 @@ func (d *Drain) Run(ctx context.Context, over time.Duration) error {
 func (d *Drain) wait(ctx context.Context, leaving int, turn <-chan time.Time) (done bool, err error) {
 	select {
 	case <-turn:
-		return d.isUndone(), ErrUndrained // if both have come at once
+		if d.isUndone() { // both have come at once
+			return true, ErrUndrained
+		}
+		return false, nil
 	case <-d.undone:
 		return true, ErrUndrained
 	case <-d.empty:
