@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"time"
 )
 
@@ -117,12 +115,6 @@ func (h *Hub) cutShort(ctx context.Context, leaving int) error {
 		return nil
 	}
 	return fmt.Errorf("drain: %d of %d sessions have not gone: %w", len(h.sessions), leaving, context.Cause(ctx))
-}
-
-func (h *Hub) all() []*Session {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return slices.Collect(maps.Keys(h.sessions))
 }
 
 // reconnectHint asks a client to come back at once, but not all in one moment.

@@ -81,26 +81,38 @@ type placed struct {
 
 // followers returns the seats of all who are sent a subject's events, of each session one.
 func (h *Hub) followers(subject string) (all []placed) {
-	h.mu.Lock() // a read lock would not keep Deliver out
-	defer h.mu.Unlock()
+	one, every := h.knownBy(subject)
 	once := map[*Session]struct{}{}
-	one, every := h.topicsOf(subject)
-	for _, t := range []*topic{every, one} { // few follow all chats of a dealer
-		if t == nil {
-			continue
-		}
-		known := t.known(subject)
-		for _, seat := range t.seats {
-			if _, twice := once[seat.session]; twice {
-				continue
-			}
-			if t == every {
-				once[seat.session] = struct{}{}
-			}
-			all = append(all, placed{seat: seat, known: known})
+	for _, seat := range h.seatsOf(every.subject) { // few follow all chats of a dealer
+		once[seat.session] = struct{}{}
+		all = append(all, placed{seat: seat, known: every.known})
+	}
+	for _, seat := range h.seatsOf(one.subject) {
+		if _, twice := once[seat.session]; !twice {
+			all = append(all, placed{seat: seat, known: one.known})
 		}
 	}
 	return all
+}
+
+// knowing is what a topic has delivered of a subject. Without one its subject is empty.
+type knowing struct {
+	subject string
+	known   uint64
+}
+
+// knownBy returns that of a subject's topic, and of the one of all of its dealer's chats.
+func (h *Hub) knownBy(subject string) (byOne, byEvery knowing) {
+	h.mu.Lock() // a read lock would not keep Deliver out
+	defer h.mu.Unlock()
+	one, every := h.topicsOf(subject)
+	if one != nil {
+		byOne = knowing{one.subject, one.known(subject)}
+	}
+	if every != nil {
+		byEvery = knowing{every.subject, every.known(subject)}
+	}
+	return byOne, byEvery
 }
 
 // find finds the place. It reports false if the session does not follow the topic any more.
