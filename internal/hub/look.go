@@ -94,6 +94,9 @@ type BehindState struct {
 	Through uint64 // to there at least
 }
 
+// By returns by how much it is behind, in sequences of the stream.
+func (b *BehindState) By() uint64 { return max(b.Through, b.After) - b.After }
+
 // mostFollows is how many conversations of one session are listed.
 const mostFollows = 10
 
