@@ -289,7 +289,7 @@ func (s *Server) tunnel(conn *wsConn, r *remote, address netip.Addr) {
 	if !s.changeOver(conn, r, address, func() error { return r.soon(envelope{Do: doChange, Tunnel: t.name}) }) {
 		return
 	}
-	if !s.guests.enter(t) {
+	if !s.guests.enter(t) || s.cfg.Ready() != nil { // who asks all to leave may have looked before
 		t.leave()
 	}
 	defer s.guests.leave(t)
