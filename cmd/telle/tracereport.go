@@ -98,19 +98,16 @@ func (r *traceReport) add(a process.TraceAnswer) {
 	for audience, places := range a.Counts {
 		for place, n := range places {
 			in.Follow += n
-			r.Sockets.Fates[r.fate(audience, place, "")] += n
+			senders := a.Session[audience][place]
+			r.Sockets.Fates[r.fate(audience, place, r.Event.Session)] += senders
+			r.Sockets.Fates[r.fate(audience, place, "")] += n - senders
+		}
+		if r.fate(audience, string(hub.PlaceBehind), "") == string(hub.PlaceBehind) {
+			r.Sockets.mostBehind = max(r.Sockets.mostBehind, a.Behind[audience])
 		}
 	}
 	for _, s := range a.Sessions {
-		fate := r.fate(s.Audience, s.Place, s.ID)
-		if fate == fateSender { // it was counted without its id
-			r.Sockets.Fates[r.fate(s.Audience, s.Place, "")]--
-			r.Sockets.Fates[fate]++
-		}
-		if s.Behind != nil && fate == string(hub.PlaceBehind) {
-			r.Sockets.mostBehind = max(r.Sockets.mostBehind, s.Behind.By)
-		}
-		in.Sessions = append(in.Sessions, tracedSession{s, fate})
+		in.Sessions = append(in.Sessions, tracedSession{s, r.fate(s.Audience, s.Place, s.ID)})
 	}
 	r.Instances = append(r.Instances, in)
 }

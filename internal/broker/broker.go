@@ -80,6 +80,7 @@ type Broker struct {
 
 	sessions atomic.Pointer[jetstream.Stream] // of SessionBucket; nil: it has to be looked for
 	anchored atomic.Pointer[string]           // a subject that holds a message; nil: none is known
+	served   sync.Map                         // subjects of services
 
 	reconnects atomic.Uint64
 	errors     atomic.Uint64 // that NATS reported aside
@@ -504,7 +505,7 @@ func (b *Broker) asyncError(sub *nats.Subscription, err error) {
 		b.notConnected(nil, err) // a refused login, at each attempt
 		return
 	}
-	if errors.Is(err, nats.ErrSlowConsumer) && !isService(sub) {
+	if errors.Is(err, nats.ErrSlowConsumer) && !b.isService(sub) {
 		b.slow.Add(1)
 		b.interrupt(false)
 		b.lookNow()

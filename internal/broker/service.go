@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 )
 
@@ -51,6 +53,10 @@ func (r *Refusal) Error() string { return r.Text }
 // nothing.
 const mostAsked = 1000
 
+// mostLate is about how many refusals may wait to be late. More are sent at once: better too
+// early than that whoever asks can have us keep as many as he likes.
+const mostLate = 100
+
 // Serve registers a service until ctx ends, whether NATS is there or not. When it returns
 // no request is handled any more.
 func (b *Broker) Serve(ctx context.Context, s Service) error {
@@ -68,6 +74,7 @@ func (b *Broker) Serve(ctx context.Context, s Service) error {
 	}
 	defer service.end(registered)
 	for _, e := range s.Endpoints(registered.Info().ID) {
+		b.served.Store(e.Subject, nil)
 		if err := registered.AddEndpoint(e.Name, service.handler(e), e.options()...); err != nil {
 			return fmt.Errorf("service %s: endpoint %s: %w", s.Name, e.Subject, err)
 		}
@@ -102,7 +109,8 @@ type service struct {
 	*Broker
 	ctx context.Context
 
-	late sync.WaitGroup // refusals that wait
+	late    sync.WaitGroup // refusals that wait
+	waiting atomic.Int64   // how many
 
 	mu    sync.RWMutex // held by who handles a request
 	ended bool
@@ -129,16 +137,29 @@ func (s *service) handler(e Endpoint) micro.HandlerFunc {
 		if s.ended {
 			return
 		}
+		if !isRequest(r) {
+			s.log.Warn("what is no request of an operator was not looked at", "subject", e.Subject)
+			return
+		}
 		answer, err := e.Answer(r.Data(), s.publisher.most()-answerHeaders)
 		if err == nil {
 			err = r.Respond(answer)
 		} else {
 			err = s.refuse(r, err)
 		}
-		if err != nil && !errors.Is(err, nats.ErrMsgNoReply) {
+		if err != nil {
 			s.log.Log(s.ctx, slog.LevelDebug, "answer to an operator is lost", "subject", e.Subject, "error", err)
 		}
 	}
+}
+
+// isRequest reports whether somebody asks who wants an answer. NATS lets whoever may ask
+// JetStream, or another process, have that one's answer sent here, where he may not publish:
+// an answer, or a message of a stream, is not to be taken for an order.
+func isRequest(r micro.Request) bool {
+	reply, headers := r.Reply(), nats.Header(r.Headers())
+	return reply != "" && !strings.HasPrefix(reply, "$JS.") &&
+		headers.Get(jetstream.StreamHeader) == "" && headers.Get(jetstream.SubjectHeader) == "" && headers.Get(jetstream.SequenceHeader) == ""
 }
 
 func (s *service) refuse(r micro.Request, why error) error {
@@ -146,16 +167,20 @@ func (s *service) refuse(r micro.Request, why error) error {
 	switch {
 	case !ok:
 		return r.Error("500", oneLine(why.Error()), nil)
-	case refusal.Late == 0:
+	case refusal.Late == 0 || s.waiting.Load() >= mostLate:
 		return r.Error(refusal.Code, oneLine(refusal.Text), nil)
 	}
-	s.late.Go(func() { s.refuseLate(r.Reply(), refusal) })
+	s.waiting.Add(1)
+	s.late.Go(func() {
+		defer s.waiting.Add(-1)
+		s.refuseLate(r.Reply(), refusal)
+	})
 	return nil
 }
 
 // refuseLate does not use the request, with which nats.go is done.
 func (s *service) refuseLate(to string, refusal *Refusal) {
-	if to == "" || pause(s.ctx, refusal.Late) != nil {
+	if pause(s.ctx, refusal.Late) != nil {
 		return
 	}
 	m := &nats.Msg{Subject: to, Header: nats.Header{
@@ -169,11 +194,12 @@ func (s *service) refuseLate(to string, refusal *Refusal) {
 
 // isService reports whether a subscription is of a service: what is dropped there is no
 // live event.
-func isService(sub *nats.Subscription) bool {
+func (b *Broker) isService(sub *nats.Subscription) bool {
 	if sub == nil {
 		return false
 	}
-	return strings.HasPrefix(sub.Subject, micro.APIPrefix+".") || strings.HasPrefix(sub.Subject, "telle.")
+	_, served := b.served.Load(sub.Subject)
+	return served || strings.HasPrefix(sub.Subject, micro.APIPrefix+".")
 }
 
 // An Answer is what one instance of a service has answered.

@@ -158,8 +158,47 @@ func TestAnEndpointAnswersOrSaysWhyNot(t *testing.T) {
 	if _, err := asker.Request("telle.test.echo.nobody", nil, 5*time.Second); !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("a wrong id: %v", err)
 	}
-	if err := asker.Conn.Publish("telle.test.echo", []byte("late")); err != nil { // who wants no answer gets none
+}
+
+// What was made by JetStream, or wants no answer, orders nothing: whoever asks for it may not
+// publish where it comes.
+func TestWhatIsNoRequestIsNotLookedAt(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, asker := runReady(t, s.ClientURL()), connect(t, s)
+	heard := make(chan string, 100)
+	b.offer(t, Service{Name: "telle-test", Version: "1.2.3", Stats: func() any { return nil }, Endpoints: func(string) []Endpoint {
+		return []Endpoint{{Name: "order", Subject: "telle.test.order", Answer: func(request []byte, _ int) ([]byte, error) {
+			heard <- string(request)
+			return request, nil
+		}}}
+	}})
+	instances(t, asker.Conn, 1)
+	if _, err := asker.JetStream.Publish(t.Context(), "chat.d.g", []byte("stored")); err != nil {
 		t.Fatal(err)
+	}
+	inbox := asker.NewInbox()
+	for _, m := range []*nats.Msg{
+		{Subject: "telle.test.order", Data: []byte("without a reply")},
+		{Subject: "$JS.API.CONSUMER.CREATE.CHAT", Reply: inbox, Data: []byte(`{"stream_name":"CHAT","config":{"deliver_subject":"telle.test.order"}}`)},
+		{Subject: "telle.test.order", Reply: inbox, Header: nats.Header{"Nats-Stream": {"CHAT"}}, Data: []byte("of a stream")},
+		{Subject: "telle.test.order", Reply: inbox, Header: nats.Header{"Nats-Subject": {"chat.d.g"}}, Data: []byte("of a subject")},
+		{Subject: "telle.test.order", Reply: inbox, Header: nats.Header{"Nats-Sequence": {"1"}}, Data: []byte("of a sequence")},
+		{Subject: "$JS.API.DIRECT.GET.CHAT", Reply: "telle.test.order", Data: []byte(`{"seq":1}`)},
+		{Subject: "$JS.API.STREAM.MSG.GET.CHAT", Reply: "telle.test.order", Data: []byte(`{"seq":1}`)},
+		{Subject: "$JS.API.INFO", Reply: "telle.test.order"},
+		{Subject: "$SRV.PING", Reply: "telle.test.order"},
+	} {
+		if err := asker.Conn.PublishMsg(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testkit.Eventually(t, "all to be refused", func() bool {
+		return strings.Count(b.out.String(), "what is no request of an operator was not looked at") == 9
+	})
+	m, err := asker.RequestMsg(&nats.Msg{Subject: "telle.test.order", Header: nats.Header{"Mine": {"x"}}, Data: []byte("a request")}, 5*time.Second)
+	if err != nil || string(m.Data) != "a request" || len(heard) != 1 {
+		t.Errorf("%v %v, %d were taken for requests", m, err, len(heard))
 	}
 }
 
@@ -290,13 +329,59 @@ func TestTooManyRequestsInterruptNobody(t *testing.T) {
 	defer close(hold)
 	instances(t, asker.Conn, 1)
 	for range mostAsked + 100 {
-		if err := asker.Conn.Publish("telle.test.slow", nil); err != nil {
+		if err := asker.PublishRequest("telle.test.slow", "any", nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	testkit.Eventually(t, "NATS to report it", func() bool { return b.Stats().Errors > 0 })
 	if n := b.Stats().SlowConsumer; n != 0 || len(interrupted) > 0 {
 		t.Errorf("%d live events taken for dropped, %d interruptions", n, len(interrupted))
+	}
+}
+
+// Only what operators ask is known to be no event: not what processes carry to each other.
+func TestSubscriptionsOfServicesAreTold(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b := runReady(t, s.ClientURL())
+	b.offer(t, echoing(0))
+	id := instances(t, connect(t, s).Conn, 1)[0]
+	for subject, is := range map[string]bool{
+		"telle.test.echo": true, "telle.test.echo." + id: true, "telle.test.any": true, "$SRV.PING": true, "$SRV.INFO.telle-test." + id: true,
+		"telle.carry.x": false, "telle.test": false, "telle.test.other": false, "live.d.g": false, "$SRVX": false, "": false,
+	} {
+		if got := b.isService(&nats.Subscription{Subject: subject}); got != is {
+			t.Errorf("%q is of a service: %v", subject, got)
+		}
+	}
+	if b.isService(nil) {
+		t.Error("none is of a service")
+	}
+}
+
+// However many ask for what is not here, few of them are kept.
+func TestFewRefusalsWaitToBeLate(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, asker := runReady(t, s.ClientURL()), connect(t, s)
+	b.offer(t, echoing(time.Hour))
+	instances(t, asker.Conn, 1)
+	inbox, err := asker.SubscribeSync(asker.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range mostLate + 10 {
+		if err := asker.PublishRequest("telle.test.echo", inbox.Subject, []byte("late")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 10 {
+		if m, err := inbox.NextMsg(20 * time.Second); err != nil || m.Header.Get(micro.ErrorCodeHeader) != "404" {
+			t.Fatal(m, err)
+		}
+	}
+	if m, err := inbox.NextMsg(100 * time.Millisecond); err == nil {
+		t.Errorf("one that was to be late has come: %v", m.Header)
 	}
 }
 

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"time"
 )
 
@@ -70,7 +68,10 @@ func (d *Drain) Run(ctx context.Context, over time.Duration) error {
 func (d *Drain) wait(ctx context.Context, leaving int, turn <-chan time.Time) (done bool, err error) {
 	select {
 	case <-turn:
-		return d.isUndone(), ErrUndrained // if both have come at once
+		if d.isUndone() { // both have come at once
+			return true, ErrUndrained
+		}
+		return false, nil
 	case <-d.undone:
 		return true, ErrUndrained
 	case <-d.empty:
@@ -114,12 +115,6 @@ func (h *Hub) cutShort(ctx context.Context, leaving int) error {
 		return nil
 	}
 	return fmt.Errorf("drain: %d of %d sessions have not gone: %w", len(h.sessions), leaving, context.Cause(ctx))
-}
-
-func (h *Hub) all() []*Session {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return slices.Collect(maps.Keys(h.sessions))
 }
 
 // reconnectHint asks a client to come back at once, but not all in one moment.

@@ -310,3 +310,23 @@ func TestASessionIsServedUntilItsTurnToLeave(t *testing.T) {
 		c.lives.Wait()
 	})
 }
+
+// Who waits for a turn is told of an error only when the drain is at its end.
+func TestATurnOfADrainIsNoError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, 1, 0)
+		d := c.hub.BeginDrain()
+		if done, err := d.wait(t.Context(), 1, time.After(time.Second)); done || err != nil {
+			t.Errorf("at its turn: %v, %v", done, err)
+		}
+		turn := make(chan time.Time)
+		close(turn)
+		c.hub.Undrain()
+		for range 100 { // whichever is looked at first
+			if done, err := d.wait(t.Context(), 1, turn); !done || !errors.Is(err, ErrUndrained) {
+				t.Fatalf("after it was taken back: %v, %v", done, err)
+			}
+		}
+		c.leave()
+	})
+}

@@ -345,10 +345,10 @@ func (h *Hub) open(subject string) *topic {
 	}
 	t.chats = h.chats[every]
 	if t.chats == nil {
-		t.chats = &chats{wildcard: every}
+		t.chats = &chats{wildcard: every, topics: map[*topic]struct{}{}}
 		h.chats[every] = t.chats
 	}
-	if t.chats.topics++; t.isWildcard() {
+	if t.chats.topics[t] = struct{}{}; t.isWildcard() {
 		t.chats.every = t
 	}
 	return t
@@ -363,7 +363,7 @@ func (h *Hub) close(t *topic) {
 	if t.isWildcard() {
 		t.chats.every = nil
 	}
-	if t.chats.topics--; t.chats.topics == 0 {
+	if delete(t.chats.topics, t); len(t.chats.topics) == 0 {
 		delete(h.chats, t.chats.wildcard)
 	}
 }

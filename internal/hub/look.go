@@ -2,7 +2,6 @@ package hub
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,7 +11,40 @@ import (
 )
 
 // What people may want to know of sessions and topics. However many there are, the hub is
-// held for no longer than it takes to list them.
+// held only for as long as it takes to note a few of them, or to copy a list.
+
+// atATime is how many are looked at before others may have the hub.
+const atATime = 256
+
+// each calls do with what a map holds that the hub guards, or part of it. What comes or goes
+// meanwhile may be left out.
+func each[K comparable, V any](h *Hub, m map[K]V, do func(K, V)) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	n := 0
+	for k, v := range m {
+		do(k, v)
+		if n++; n%atATime == 0 {
+			h.mu.RUnlock() // the iteration stands what others do to the map between two steps
+			h.mu.RLock()
+		}
+	}
+}
+
+func (h *Hub) all() (all []*Session) {
+	each(h, h.sessions, func(s *Session, _ struct{}) { all = append(all, s) })
+	return all
+}
+
+// seatsOf returns the seats in the topic of a subject.
+func (h *Hub) seatsOf(subject string) []*seat {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if t := h.topics[subject]; t != nil {
+		return slices.Clone(t.seats)
+	}
+	return nil
+}
 
 // A Describer says who a client is.
 type Describer interface{ Describe() Description }
@@ -62,6 +94,9 @@ type BehindState struct {
 	Through uint64 // to there at least
 }
 
+// By returns by how much it is behind, in sequences of the stream.
+func (b *BehindState) By() uint64 { return max(b.Through, b.After) - b.After }
+
 // mostFollows is how many conversations of one session are listed.
 const mostFollows = 10
 
@@ -83,20 +118,13 @@ func (h *Hub) Sessions(f Filter, most int) (some []SessionState, total int) {
 }
 
 // choose returns the sessions that a filter chooses, whether they are behind or not.
-func (h *Hub) choose(f Filter) []*Session {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
+func (h *Hub) choose(f Filter) (all []*Session) {
 	if f.Dealer == "" {
-		return slices.Collect(maps.Keys(h.sessions))
+		return h.all()
 	}
-	var all []*Session
 	chosen := map[*Session]struct{}{}
 	for _, subject := range f.subjects() {
-		t := h.topics[subject]
-		if t == nil {
-			continue
-		}
-		for _, seat := range t.seats {
+		for _, seat := range h.seatsOf(subject) {
 			if _, twice := chosen[seat.session]; !twice {
 				chosen[seat.session] = struct{}{}
 				all = append(all, seat.session)
@@ -173,60 +201,70 @@ type ConversationState struct {
 // Conversations returns how many conversations sessions follow, and how some of them are,
 // those first that most sessions follow.
 func (h *Hub) Conversations(f Filter, most int) (some []ConversationState, total int) {
-	all := h.followedBy(f)
+	all := make([]ConversationState, 0, 16)
+	for _, t := range h.followedBy(f) {
+		all = append(all, ConversationState{conversationOf(t.subject), t.sessions, t.through})
+	}
 	slices.SortFunc(all, func(a, b ConversationState) int {
 		return cmp.Or(b.Sessions-a.Sessions, strings.Compare(a.Dealer, b.Dealer), strings.Compare(a.Group, b.Group))
 	})
-	some = all[:min(most, len(all))]
-	h.mu.Lock() // a read lock would not keep Deliver out
-	defer h.mu.Unlock()
-	for i := range some {
-		own, _ := some[i].Followed(subjects.Live)
-		if t := h.topics[own]; t != nil {
-			some[i].Through = t.through()
-		}
-	}
-	return some, len(all)
+	return all[:min(most, len(all))], len(all)
 }
 
-// followedBy returns the conversations that a filter chooses, with how many follow each.
-func (h *Hub) followedBy(f Filter) (all []ConversationState) {
-	wanted := subjects.Conversation{Dealer: f.Dealer, Group: f.Group}
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	for subject, t := range h.topics {
-		if t.chats == nil {
-			continue // what is for all chats at once each of their followers follows
-		}
-		c := conversationOf(subject)
-		if f.Dealer == "" || c == wanted || c.Dealer == f.Dealer && (f.Group == "" || c.Group == "") {
-			all = append(all, ConversationState{Conversation: c, Sessions: len(t.seats)})
+// looked is what is seen of a topic.
+type looked struct {
+	subject  string
+	sessions int
+	through  uint64
+}
+
+// look is called with Hub.mu held.
+func (t *topic) look() looked { return looked{t.subject, len(t.seats), t.through.Load()} }
+
+// followedBy looks at the topics of the conversations that a filter chooses: not at what is
+// for all chats at once, which each of their followers follows.
+func (h *Hub) followedBy(f Filter) (all []looked) {
+	switch {
+	case f.Dealer == "":
+		each(h, h.topics, func(_ string, t *topic) {
+			if t.chats != nil {
+				all = append(all, t.look())
+			}
+		})
+	case f.Group == "":
+		each(h, h.chatsOf(f.Dealer), func(t *topic, _ struct{}) { all = append(all, t.look()) })
+	default:
+		h.mu.RLock()
+		defer h.mu.RUnlock()
+		for _, subject := range f.subjects() {
+			if t := h.topics[subject]; t != nil {
+				all = append(all, t.look())
+			}
 		}
 	}
 	return all
 }
 
-// through returns the last event that was delivered, or up to where it is known that
-// nothing is missing.
-func (t *topic) through() uint64 {
-	through := t.last
-	for _, last := range t.lasts {
-		through = max(through, last)
+// chatsOf returns the topics of a dealer's chats. Hub.mu guards them.
+func (h *Hub) chatsOf(dealer string) map[*topic]struct{} {
+	wildcard, _ := subjects.Conversation{Dealer: dealer}.Followed(subjects.Live)
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if c := h.chats[wildcard]; c != nil {
+		return c.topics
 	}
-	return through
+	return nil
 }
 
 // Kick ends the sessions with an id: one, or two while its client comes back as the same.
 // It returns how many.
 func (h *Hub) Kick(id string) (ended int) {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	for s := range h.sessions {
+	each(h, h.sessions, func(s *Session, _ struct{}) {
 		if s.id == id && s.Reason() == 0 {
 			s.End(Kicked, "ended by an operator: connect again")
 			ended++
 		}
-	}
+	})
 	return ended
 }
 

@@ -198,6 +198,9 @@ func TestWhatASessionIsBehindWithIsTraced(t *testing.T) {
 	if b == nil || b.Cause != "overflow" || b.After < seqs[0] || b.After >= last || b.Through != last {
 		t.Errorf("behind: %+v", b)
 	}
+	if most := r.hub.Trace(g1, last, "", 0).Behind; most[events.Chatbot] != b.By() || b.By() == 0 || most[events.Client] != 0 {
+		t.Errorf("behind by %v at most, want %d", most, b.By())
+	}
 	if some, total := r.hub.Sessions(Filter{Behind: true}, 9); total != 1 || some[0].ID != "s" {
 		t.Errorf("%d are behind: %v", total, some)
 	}
@@ -229,6 +232,12 @@ func TestATraceCountsAllAndListsTheWorstFirst(t *testing.T) {
 	}
 	if s := trace.Sessions; len(s) != 2 || s[0].ID != "s3" || s[1].ID != "s0" {
 		t.Errorf("listed: %+v", s)
+	}
+	for _, most := range []int{0, 9} {
+		trace := r.hub.Trace(g1, seq, "s0", most)
+		if n := trace.First; n[events.Chatbot][PlaceQueued] != 1 || len(n[events.Chatbot]) != 1 || len(n[events.Client]) != 0 {
+			t.Errorf("of s0, with %d listed: %v", most, n)
+		}
 	}
 	wide := r.say(everyChat("d1"))
 	if n := r.hub.Trace(everyChat("d1"), wide, "", 9).Counts[events.Chatbot][PlaceQueued]; n != 5 {

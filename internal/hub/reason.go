@@ -4,8 +4,9 @@ package hub
 // metrics and the close code on the wire.
 type Reason uint8
 
-// The reasons. Zero is not one: the session lives. Processes tell each other their numbers:
-// a new one goes behind the others.
+// The reasons. Zero is not one: the session lives. Processes tell each other their numbers,
+// so a new one goes behind the others; and is told beside one that older processes know,
+// some of which panic at others (socket/carry.go).
 const (
 	Gone         Reason = iota + 1 // the client has closed, or its connection broke
 	Drained                        // this process is draining
@@ -37,8 +38,23 @@ var reasonTable = [reasons]struct {
 	Kicked:       {"kicked", 4410},
 }
 
-// String returns the reason's word.
-func (r Reason) String() string { return reasonTable[r].word }
+// Known reports whether it is one of the reasons. A process of a later version may tell of
+// others.
+func (r Reason) Known() bool { return r > 0 && r < reasons }
 
-// Code returns the WebSocket close code.
-func (r Reason) Code() int { return reasonTable[r].code }
+// String returns the reason's word.
+func (r Reason) String() string {
+	if r >= reasons {
+		return "unknown"
+	}
+	return reasonTable[r].word
+}
+
+// Code returns the WebSocket close code. That of a reason that is not known lets the client
+// come back.
+func (r Reason) Code() int {
+	if r >= reasons {
+		r = Unavailable
+	}
+	return reasonTable[r].code
+}

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"maps"
+	"sync/atomic"
 
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
@@ -21,6 +22,9 @@ type topic struct {
 	last  uint64
 	lasts map[string]uint64
 
+	// The greatest of these: what comes to people's notice without keeping Deliver out.
+	through atomic.Uint64
+
 	base uint64 // no seat's is greater
 
 	chats *chats // nil: the topic is what is for all of a dealer's chats at once
@@ -30,8 +34,8 @@ type topic struct {
 // delivery need not look for it.
 type chats struct {
 	wildcard string
-	every    *topic // nil: nobody follows it
-	topics   int    // with every
+	every    *topic              // nil: nobody follows it
+	topics   map[*topic]struct{} // with every
 }
 
 func (t *topic) isWildcard() bool { return t.lasts != nil }
@@ -97,6 +101,7 @@ func (s *sent) notBefore(base uint64) { s.from, s.last = max(s.from, base), max(
 // were reached: nothing is missing up to there.
 func newTopic(subject string, reached uint64) *topic {
 	t := &topic{subject: subject, last: reached}
+	t.through.Store(reached)
 	if subjects.IsEveryGroup(subject) {
 		t.lasts = map[string]uint64{}
 	}
@@ -118,7 +123,12 @@ func (t *topic) deliveredOne(subject string, seq uint64) {
 	} else {
 		t.last = seq
 	}
+	t.wentThrough(seq)
 }
+
+// wentThrough notes that an event was delivered, or that nothing is missing up to it. Only
+// who may write to the topic calls it.
+func (t *topic) wentThrough(seq uint64) { t.through.Store(max(t.through.Load(), seq)) }
 
 // delivered returns what of the topic a session has that was live until now.
 func (s *seat) delivered() sent {
@@ -182,6 +192,7 @@ func (t *topic) verified(through uint64, but map[string]uint64) {
 	if t.lasts == nil {
 		if _, unsure := but[t.subject]; !unsure {
 			t.last = through
+			t.wentThrough(through)
 		}
 		return
 	}
@@ -195,10 +206,12 @@ func (t *topic) verified(through uint64, but map[string]uint64) {
 		return seq <= through && !unsure
 	})
 	t.last = through
+	t.wentThrough(through)
 }
 
 // forget voids all that is known of sequences.
 func (t *topic) forget() {
 	t.last, t.base = 0, 0
+	t.through.Store(0)
 	clear(t.lasts)
 }

@@ -33,6 +33,8 @@ var rank = map[Place]int{
 type Trace struct {
 	Sessions []Traced // some of them
 	Counts   [events.Audiences]map[Place]int
+	First    [events.Audiences]map[Place]int // of these, of the session that was asked for
+	Behind   [events.Audiences]uint64        // how far those are behind at most that have not come so far
 }
 
 // A Traced is a session that follows the event's conversation.
@@ -47,12 +49,12 @@ func (h *Hub) Trace(c subjects.Conversation, seq uint64, first string, most int)
 	subject := c.Subject(subjects.Live)
 	trace := Trace{}
 	for a := range trace.Counts {
-		trace.Counts[a] = map[Place]int{}
+		trace.Counts[a], trace.First[a] = map[Place]int{}, map[Place]int{}
 	}
 	var all []placed
 	for _, p := range h.followers(subject) {
 		if p.find(subject, seq) {
-			trace.Counts[p.session.audience][p.place]++
+			trace.count(&p, first)
 			all = append(all, p)
 		}
 	}
@@ -65,6 +67,15 @@ func (h *Hub) Trace(c subjects.Conversation, seq uint64, first string, most int)
 	return trace
 }
 
+func (t *Trace) count(p *placed, first string) {
+	a := p.session.audience
+	t.Counts[a][p.place]++
+	if p.session.id == first {
+		t.First[a][p.place]++
+	}
+	t.Behind[a] = max(t.Behind[a], p.behind)
+}
+
 func boolRank(b bool) int {
 	if b {
 		return 1
@@ -75,32 +86,45 @@ func boolRank(b bool) int {
 // placed is a session with what is known of its place.
 type placed struct {
 	*seat
-	known uint64 // what its topic has delivered of the subject
-	place Place
+	known  uint64 // what its topic has delivered of the subject
+	place  Place
+	behind uint64 // by how much, if the place says so
 }
 
 // followers returns the seats of all who are sent a subject's events, of each session one.
 func (h *Hub) followers(subject string) (all []placed) {
-	h.mu.Lock() // a read lock would not keep Deliver out
-	defer h.mu.Unlock()
+	one, every := h.knownBy(subject)
 	once := map[*Session]struct{}{}
-	one, every := h.topicsOf(subject)
-	for _, t := range []*topic{every, one} { // few follow all chats of a dealer
-		if t == nil {
-			continue
-		}
-		known := t.known(subject)
-		for _, seat := range t.seats {
-			if _, twice := once[seat.session]; twice {
-				continue
-			}
-			if t == every {
-				once[seat.session] = struct{}{}
-			}
-			all = append(all, placed{seat: seat, known: known})
+	for _, seat := range h.seatsOf(every.subject) { // few follow all chats of a dealer
+		once[seat.session] = struct{}{}
+		all = append(all, placed{seat: seat, known: every.known})
+	}
+	for _, seat := range h.seatsOf(one.subject) {
+		if _, twice := once[seat.session]; !twice {
+			all = append(all, placed{seat: seat, known: one.known})
 		}
 	}
 	return all
+}
+
+// knowing is what a topic has delivered of a subject. Without one its subject is empty.
+type knowing struct {
+	subject string
+	known   uint64
+}
+
+// knownBy returns that of a subject's topic, and of the one of all of its dealer's chats.
+func (h *Hub) knownBy(subject string) (byOne, byEvery knowing) {
+	h.mu.Lock() // a read lock would not keep Deliver out
+	defer h.mu.Unlock()
+	one, every := h.topicsOf(subject)
+	if one != nil {
+		byOne = knowing{one.subject, one.known(subject)}
+	}
+	if every != nil {
+		byEvery = knowing{every.subject, every.known(subject)}
+	}
+	return byOne, byEvery
 }
 
 // find finds the place. It reports false if the session does not follow the topic any more.
@@ -114,6 +138,9 @@ func (p *placed) find(subject string, seq uint64) bool {
 		return false
 	}
 	p.place = s.place(p.seat, subject, seq, p.known)
+	if p.place == PlaceBehind {
+		p.behind = s.behindState().By()
+	}
 	return true
 }
 

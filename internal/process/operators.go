@@ -123,7 +123,7 @@ func shown(s hub.SessionState) Session {
 		Follows:       []Followed{},
 	}
 	if b := s.Behind; b != nil {
-		one.Behind = &Behind{Cause: b.Cause, After: b.After, Through: b.Through, By: b.Through - b.After}
+		one.Behind = &Behind{Cause: b.Cause, After: b.After, Through: b.Through, By: b.By()}
 	}
 	for _, c := range s.Follows {
 		one.Follows = append(one.Follows, Followed{c.Dealer, c.Group})
@@ -197,7 +197,9 @@ type TraceAnswer struct {
 	Instance
 	Kind     string                    `json:"kind"`
 	Seq      uint64                    `json:"seq"`
-	Counts   map[string]map[string]int `json:"counts"` // of all sessions that follow it, by audience and place
+	Counts   map[string]map[string]int `json:"counts"`      // of all sessions that follow it, by audience and place
+	Session  map[string]map[string]int `json:"session"`     // of these, of the session that was asked for
+	Behind   map[string]uint64         `json:"most_behind"` // by audience, of those whose place is behind
 	Sessions []TracedSession           `json:"sessions"`
 }
 
@@ -222,19 +224,30 @@ func (o *operators) trace(request []byte, most int) (any, error) {
 		return nil, err
 	}
 	traced := o.node.hub.Trace(subjects.Conversation{Dealer: q.Dealer, Group: q.Group}, q.Seq, q.Session, limit.limit())
-	a := TraceAnswer{Instance: o.self(), Kind: o.node.role, Seq: q.Seq, Counts: map[string]map[string]int{}, Sessions: []TracedSession{}}
-	for audience, places := range traced.Counts {
-		counts := map[string]int{}
-		for place, n := range places {
-			counts[string(place)] = n
-		}
-		a.Counts[events.Audience(audience).String()] = counts
+	a := TraceAnswer{
+		Instance: o.self(), Kind: o.node.role, Seq: q.Seq,
+		Counts: byAudience(traced.Counts), Session: byAudience(traced.First), Behind: map[string]uint64{}, Sessions: []TracedSession{},
+	}
+	for audience, by := range traced.Behind {
+		a.Behind[events.Audience(audience).String()] = by
 	}
 	for _, s := range traced.Sessions {
 		a.Sessions = append(a.Sessions, TracedSession{string(s.Place), shown(s.SessionState)})
 	}
 	a.Sessions = fitting(a.Sessions, most)
 	return a, nil
+}
+
+func byAudience(counts [events.Audiences]map[hub.Place]int) map[string]map[string]int {
+	all := map[string]map[string]int{}
+	for audience, places := range counts {
+		one := map[string]int{}
+		for place, n := range places {
+			one[string(place)] = n
+		}
+		all[events.Audience(audience).String()] = one
+	}
+	return all
 }
 
 // A KickAnswer answers kick.

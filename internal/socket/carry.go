@@ -39,6 +39,7 @@ type envelope struct {
 	Failed  bool       `json:"failed,omitempty"`  // sent: it was not
 	Refused *int       `json:"refused,omitempty"` // code of the refusal
 	Ended   hub.Reason `json:"ended,omitempty"`   // the engine has, for this reason
+	Exactly hub.Reason `json:"exactly,omitempty"` // or for this one, which not all versions know
 	Text    string     `json:"text,omitempty"`
 
 	body []byte
@@ -92,13 +93,35 @@ func (s *Server) Carried(ctx context.Context, request []byte) []byte {
 
 func refusalEnvelope(err error) []byte {
 	if ended, ok := errors.AsType[*endedError](err); ok {
-		return envelope{Ended: ended.why, Text: ended.text}.encode()
+		return endedEnvelope(ended).encode()
 	}
 	refusal, ok := errors.AsType[*socketio.Refusal](err)
 	if !ok {
 		refusal = socketio.UnknownSession // whoever asked has gone
 	}
 	return envelope{Refused: &refusal.Code}.encode()
+}
+
+// knownToAll is the last reason that every version knows. The first one panics at later
+// numbers.
+const knownToAll = hub.Unavailable
+
+func endedEnvelope(e *endedError) envelope {
+	if e.why <= knownToAll {
+		return envelope{Ended: e.why, Text: e.text}
+	}
+	return envelope{Ended: hub.Drained, Exactly: e.why, Text: e.text} // as after a drain, the client may come back
+}
+
+// endedError returns why the engine has ended, as far as it is known here.
+func (v *envelope) endedError() *endedError {
+	switch {
+	case v.Exactly.Known():
+		return &endedError{v.Exactly, v.Text}
+	case v.Ended.Known():
+		return &endedError{v.Ended, v.Text}
+	}
+	return &endedError{hub.Unavailable, v.Text}
 }
 
 // carried does what another process asks for.
@@ -174,7 +197,7 @@ func (r *remote) carry(ctx context.Context, v envelope) ([]byte, error) {
 	case back.Refused != nil:
 		return nil, refusalOf(*back.Refused)
 	case back.Ended != 0:
-		return nil, &endedError{back.Ended, back.Text}
+		return nil, back.endedError()
 	}
 	return back.body, nil
 }
@@ -266,7 +289,7 @@ func (s *Server) tunnel(conn *wsConn, r *remote, address netip.Addr) {
 	if !s.changeOver(conn, r, address, func() error { return r.soon(envelope{Do: doChange, Tunnel: t.name}) }) {
 		return
 	}
-	if !s.guests.enter(t) {
+	if !s.guests.enter(t) || s.cfg.Ready() != nil { // who asks all to leave may have looked before
 		t.leave()
 	}
 	defer s.guests.leave(t)

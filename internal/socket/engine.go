@@ -44,6 +44,8 @@ type engine struct {
 	throttle    throttle
 	opened      *auth.Handshake // what the first request says of the client; nil: not needed any more
 
+	changing sync.Mutex // held while the transport changes, and while what polls have sent is noted; before mu
+
 	// May be taken under the lock of the session's hub.Session, not the other way round.
 	mu      sync.Mutex
 	session *session // nil: not connected yet

@@ -583,6 +583,21 @@ func TestAProcessThatIsNotReadyServesNoTunnels(t *testing.T) {
 	}, func(s *settings) { s.Ready = func() error { return refusal } })
 }
 
+// Whoever changes while a process has its sockets leave may come after those were listed.
+func TestATunnelDoesNotSlipIntoARecess(t *testing.T) {
+	var refusal error
+	bubble(t, func(w *world) {
+		p := w.joinPage("polling", customer)
+		p.turns = always(1)
+		conn, err := p.probe()
+		p.must(err)
+		refusal = errors.New("drained")
+		p.must(p.change(conn))
+		p.isClosed(hub.Drained)
+		refusal = nil
+	}, func(s *settings) { s.Ready = func() error { return refusal } })
+}
+
 func TestATunnelIsClosedWhenItsProcessDrains(t *testing.T) {
 	bubble(t, func(w *world) {
 		p, stays := w.come(way{"upgraded", 0, 1}, customer), w.come(way{"polling", 0, 0}, customer)

@@ -191,8 +191,10 @@ func (e *engine) sent(err error) {
 	if err != nil {
 		e.end(hub.Gone, "")
 	}
-	if err == nil && !e.leftSome() {
-		e.written() // before the next poll takes more
+	if err == nil {
+		e.changing.Lock()
+		e.noteSent() // before the next poll takes more
+		e.changing.Unlock()
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -202,11 +204,19 @@ func (e *engine) sent(err error) {
 	}
 }
 
-// leftSome reports whether something is left for the next poll of what was taken.
-func (e *engine) leftSome() bool {
+// noteSent says that what was taken is written: unless something is left for the next poll, or
+// the client has changed its transport, over which more may have been taken. e.changing is
+// held.
+func (e *engine) noteSent() {
+	if e.sentAll() {
+		e.written()
+	}
+}
+
+func (e *engine) sentAll() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.rest != nil
+	return e.over == polling && e.rest == nil
 }
 
 // An endedError says why an engine has ended.
@@ -333,6 +343,9 @@ func (e *engine) stay() {
 // change lets the client change from polling to a WebSocket, which is here or at the
 // other end of a tunnel. From now on all goes there.
 func (e *engine) change(to transport, conn *wsConn) error {
+	e.changing.Lock()
+	defer e.changing.Unlock()
+	e.noteSent() // who changes has had the answers to its polls
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/telle-ai/event-router/internal/hub"
 	"github.com/telle-ai/event-router/internal/testkit"
+	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
 // chatter is a bot that says messages without pause, as fast as a neighbour hears
@@ -155,6 +156,63 @@ func TestAPollThatWaitsIsLetGoForTheChange(t *testing.T) {
 	})
 }
 
+// The answer of a poll that was let go may be sent only when the WebSocket has taken more, and
+// says nothing of that.
+func TestALatePollDoesNotSayThatTheWebSocketHasWritten(t *testing.T) {
+	each(t, []int{0, 1}, func(t *testing.T, process int) {
+		w := start(t, func(s *settings) { s.processes, s.queueBytes, s.sendsLittle = 2, 64<<20, true })
+		p := w.joinPage("polling", customer)
+		p.turns = always(process)
+		e := w.processes[0].engines.all()[0]
+		polled := make(chan error, 1)
+		go func() { _, err := e.next(t.Context(), polling); polled <- err }()
+		testkit.Eventually(t, "the poll to wait", func() bool {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			return e.poll.state == waiting
+		})
+		conn, err := p.probe()
+		p.must(err)
+		p.must(<-polled)
+		p.must(p.change(conn))
+		data := said("g1", strings.Repeat("x", 2<<20)) // the kernel does not take it all
+		w.deliver(1, "", data)
+		testkit.Eventually(t, "it to be written", func() bool { return w.placeOf(1) == hub.PlaceWriting })
+		e.sent(nil)
+		if place := w.placeOf(1); place != hub.PlaceWriting {
+			t.Errorf("it is %q after the poll, want %q", place, hub.PlaceWriting)
+		}
+		p.hears(eventAt(data, 1))
+		p.heardNothing()
+		testkit.Eventually(t, "it to be written", func() bool { return w.placeOf(1) == hub.PlaceWritten })
+	})
+}
+
+// And what a poll did bring is known to be written, though its answer was sent only just now.
+func TestWhatAPollBroughtBeforeTheChangeIsWritten(t *testing.T) {
+	w := start(t)
+	p := w.joinPage("polling", customer)
+	e := w.processes[0].engines.all()[0]
+	w.deliver(1, "", said("g1", "hi"))
+	if _, err := e.next(t.Context(), polling); err != nil {
+		t.Fatal(err)
+	}
+	if place := w.placeOf(1); place != hub.PlaceWriting {
+		t.Errorf("while the answer is sent it is %q", place)
+	}
+	p.changes()
+	testkit.Eventually(t, "it to be written", func() bool { return w.placeOf(1) == hub.PlaceWritten })
+	e.sent(nil)
+}
+
+// placeOf returns where an event of chat g1 is, for the one session there.
+func (w *world) placeOf(seq uint64) hub.Place {
+	for _, s := range w.hub.Trace(subjects.Conversation{Dealer: "d1", Group: "g1"}, seq, "", 1).Sessions {
+		return s.Place
+	}
+	return ""
+}
+
 func TestAWebSocketThatDiesBeforeTheChangeLeavesThePollingAsItWas(t *testing.T) {
 	each(t, []int{0, 1}, func(t *testing.T, process int) {
 		w := start(t, func(s *settings) { s.processes = 2 })
@@ -230,6 +288,7 @@ func TestATunnelTellsWhyTheSessionHasEnded(t *testing.T) {
 		"a bad frame": {func(_ *world, p *page) { p.says("4nonsense") }, hub.BadFrame},
 		"two packets": {func(_ *world, p *page) { p.says("40\x1e41") }, hub.BadFrame},
 		"the stream":  {func(w *world, _ *page) { w.hub.Replaced() }, hub.Unavailable},
+		"a kick":      {func(w *world, _ *page) { w.hub.Kick(w.processes[0].engines.all()[0].connected().hub.ID()) }, hub.Kicked},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 20 { // races

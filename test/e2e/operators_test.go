@@ -392,8 +392,11 @@ func TestTraceTellsWhoIsNotSentAnEvent(t *testing.T) {
 		tr = traceJSON(t, "d1", "g1", "--nats-url", s.nats.url)
 		return tr.Sockets.Have == 1
 	})
-	if want := "1 of 1 socket has it, 1 came, or came back, later, 1 sent it itself"; tr.Summary != want || tr.Event.Session == "" {
-		t.Errorf("%q, want %q; %+v", tr.Summary, want, tr)
+	for _, limit := range []string{"100", "1", "0"} { // of who is listed: all are counted
+		tr = traceJSON(t, "d1", "g1", "--nats-url", s.nats.url, "--limit", limit)
+		if want := "1 of 1 socket has it, 1 came, or came back, later, 1 sent it itself"; tr.Summary != want || tr.Event.Session == "" {
+			t.Errorf("limit %s: %q, want %q; %+v", limit, tr.Summary, want, tr)
+		}
 	}
 	sender.asks("client_join", joining("d1", "g1"))
 	testkit.Eventually(t, "the admin to have it", func() bool {

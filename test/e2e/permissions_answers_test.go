@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -245,4 +247,79 @@ func TestAnswersOfJetStreamAreNoOrders(t *testing.T) {
 	if after := g.states(); after != before {
 		t.Errorf("streams were %s, are %s", before, after)
 	}
+}
+
+// Nor does it as an order to our own processes, which only operators may give.
+func TestAnswersOfJetStreamAreNoOrdersToProcesses(t *testing.T) {
+	g, server := startSpied(t), testkit.StartRedis(t)
+	s := g.start(server.URL)
+	operator := g.as("operator")
+	customer := dial(t, s.routers[0], as("role", "customer", "dealerId", "d1", "groupId", "g1"))
+	bridge, router := instanceOf(t, operator, s.bridge), instanceOf(t, operator, s.routers[0])
+	var here struct{ Sessions []struct{ ID string } }
+	if err := json.Unmarshal([]byte(orderAt(t, operator, "telle.router.sessions."+router, "")), &here); err != nil || len(here.Sessions) != 1 {
+		t.Fatalf("%+v, %v", here, err)
+	}
+	kick := `{"session":"` + here.Sessions[0].ID + `"}`
+	orders := [][2]string{
+		{"telle.router.kick." + router, kick}, {"telle.router.drain." + router, "{}"}, {"telle.router.undrain." + router, ""},
+		{"telle.router.loglevel." + router, "error"}, {"telle.router.sessions." + router, "{}"}, {"telle.router.conversations." + router, ""},
+		{"telle.router.trace." + router, `{"dealer":"d1","seq":1}`}, {"telle.router.loglevel", "error"},
+		{"telle.bridge.kick", kick}, {"telle.bridge.drain." + bridge, "{}"}, {"telle.bridge.undrain." + bridge, "{}"},
+		{"telle.bridge.loglevel." + bridge, `{"level":"error"}`}, {"telle.bridge.sessions", ""}, {"telle.bridge.trace", `{"dealer":"d1","seq":1}`},
+	}
+	for _, user := range []string{"bridge", "router"} {
+		for _, o := range orders {
+			g.haveAnswered(t, user, o[0], o[1])
+		}
+	}
+	testkit.Eventually(t, "all of them to be refused", func() bool {
+		n := 0
+		for _, p := range []*program{s.bridge, s.routers[0], s.routers[1]} {
+			n += strings.Count(p.text(), "what is no request of an operator was not looked at")
+		}
+		return n == 2*len(orders)
+	})
+	for _, p := range []*program{s.bridge, s.routers[0]} {
+		p.ready()
+		if got := order(t, operator, p, "loglevel", ""); !strings.Contains(got, `"level":"info"`) {
+			t.Errorf("log level of the %s: %s", p.name, got)
+		}
+	}
+	customer.asks("customer_message", strings.Replace(said("d1", "g1", "I am still here"), `"bot"`, `"customer"`, 1))
+}
+
+// haveAnswered has JetStream say something on a subject.
+func (g *guarded) haveAnswered(t *testing.T, user, subject, body string) {
+	t.Helper()
+	inside, nc := g.spy(t, "TELLE", subject), g.as(user)
+	defer nc.Close()
+	seq := storedAt(t, nc, body)
+	if refused(t, nc, func() error {
+		return nc.PublishRequest("$JS.API.DIRECT.GET.CHAT", subject, fmt.Appendf(nil, `{"seq":%d}`, seq))
+	}) {
+		t.Fatalf("%s may not read the stream", user)
+	}
+	select {
+	case m := <-inside.heard:
+		if string(m.Data) != body {
+			t.Fatalf("%s %s came on %s", m.Header, m.Data, subject)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatalf("the answer has not come on %s", subject)
+	}
+}
+
+// storedAt puts something into the stream, and returns where it is.
+func storedAt(t *testing.T, nc *nats.Conn, data string) uint64 {
+	t.Helper()
+	m, err := nc.Request("chat.evil.g", []byte(data), 20*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ack struct{ Seq uint64 }
+	if err := json.Unmarshal(m.Data, &ack); err != nil || ack.Seq == 0 {
+		t.Fatalf("%s: %v", m.Data, err)
+	}
+	return ack.Seq
 }
