@@ -113,8 +113,10 @@ func (t *trace) find(ctx context.Context, b *broker.Broker, seq uint64) (ev brok
 		switch {
 		case err == nil:
 			return ev, t.checkOurs(ev)
+		case errors.Is(err, broker.ErrNoEvent) && seq > 0:
+			return ev, fmt.Errorf("%w: %d", err, seq)
 		case errors.Is(err, broker.ErrNoEvent):
-			return ev, err
+			return ev, fmt.Errorf("%w: nothing on %s", err, t.conversation().Subject(subjects.Chat))
 		}
 		select {
 		case <-again.C:
