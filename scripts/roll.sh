@@ -9,9 +9,11 @@ service=${1:?which service: router or bridge}
 timeout=${ROLL_TIMEOUT:-120}
 before= # the containers that there were, while another one is not ready yet
 
-compose() {
-	if docker compose version >/dev/null 2>&1; then docker compose "$@"; else docker-compose "$@"; fi
-}
+if docker compose version >/dev/null 2>&1; then
+	compose() { docker compose "$@"; }
+else
+	compose() { docker-compose "$@"; }
+fi
 
 running() { compose ps --quiet --status running "$service"; }
 

@@ -16,37 +16,28 @@ import (
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
-// tail prints events as the stream stores them.
-type tail struct {
+// observed is whose events are looked at, and how to reach them.
+type observed struct {
 	Dealer  string `arg:"" help:"dealerId."`
-	Group   string `arg:"" optional:"" help:"groupId. Without it: all chats of the dealer."`
+	Group   string `arg:"" optional:"" help:"groupId. Without it: ${without_group}."`
 	NATSURL string `name:"nats-url" env:"TELLE_NATS_URL,NATS_URL" default:"nats://127.0.0.1:4222" help:"NATS servers, separated by commas."`
 
 	process.NATSAuthFlags `group:"NATS"`
 }
 
-// Validate is called by the flag parser.
-func (t *tail) Validate() error {
-	return errors.Join(t.conversation().Check(), broker.CheckURL(t.NATSURL), t.login().Check(t.NATSURL))
+func (o *observed) check() error {
+	return errors.Join(o.conversation().Check(), broker.CheckURL(o.NATSURL), o.login().Check(o.NATSURL))
 }
 
-func (t *tail) conversation() subjects.Conversation {
-	return subjects.Conversation{Dealer: t.Dealer, Group: t.Group}
+func (o *observed) conversation() subjects.Conversation {
+	return subjects.Conversation{Dealer: o.Dealer, Group: o.Group}
 }
 
-func (t *tail) login() broker.Login { return t.Login("operator") }
+func (o *observed) login() broker.Login { return o.Login("operator") }
 
-// run prints a line per event until the process is to end: sequence, subject,
-// JSON.
-func (t *tail) run(life process.Life, log *slog.Logger, out io.Writer) error {
-	b, err := broker.New(broker.Config{
-		URL: t.NATSURL, Login: t.login(), Name: "telle-tail", Log: log,
-		Deliver: func(evs ...broker.LiveEvent) {
-			for _, ev := range evs {
-				fmt.Fprintf(out, "%d %s %s\n", ev.Seq, subjects.ChatOf(ev.Subject), printable(ev.Payload))
-			}
-		},
-	})
+// observe calls look with a broker of a name that runs until look returns. Its context ends when the process is to.
+func (o *observed) observe(life process.Life, log *slog.Logger, name string, deliver func(...broker.LiveEvent), look func(context.Context, *broker.Broker) error) error {
+	b, err := broker.New(broker.Config{URL: o.NATSURL, Login: o.login(), Name: name, Log: log, Deliver: deliver})
 	if err != nil {
 		return err
 	}
@@ -56,9 +47,30 @@ func (t *tail) run(life process.Life, log *slog.Logger, out io.Writer) error {
 	ctx, cancel := context.WithCancel(life.Drain)
 	defer cancel()
 	running.Go(func() { _ = b.Run(ctx) }) // fails only on streams that it would create
-	follow(ctx, b, t.conversation(), log)
-	<-ctx.Done()
-	return nil
+	return look(ctx, b)
+}
+
+// tail prints events as the stream stores them.
+type tail struct {
+	observed `set:"without_group=all chats of the dealer"`
+}
+
+// Validate is called by the flag parser.
+func (t *tail) Validate() error { return t.check() }
+
+// run prints a line per event until the process is to end: sequence, subject,
+// JSON.
+func (t *tail) run(life process.Life, log *slog.Logger, out io.Writer) error {
+	printAll := func(evs ...broker.LiveEvent) {
+		for _, ev := range evs {
+			fmt.Fprintf(out, "%d %s %s\n", ev.Seq, subjects.ChatOf(ev.Subject), printable(ev.Payload))
+		}
+	}
+	return t.observe(life, log, "telle-tail", printAll, func(ctx context.Context, b *broker.Broker) error {
+		follow(ctx, b, t.conversation(), log)
+		<-ctx.Done()
+		return nil
+	})
 }
 
 // follow follows a conversation as soon as NATS and the stream are there.

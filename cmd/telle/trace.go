@@ -18,16 +18,13 @@ import (
 
 // trace tells where one event is.
 type trace struct {
-	Dealer  string        `arg:"" help:"dealerId."`
-	Group   string        `arg:"" optional:"" help:"groupId. Without it: all that is the dealer's."`
-	Seq     uint64        `help:"The event with this sequence. Without it: the latest one."`
-	Wait    bool          `help:"The next event that is stored, and where it is soon after."`
-	JSON    bool          `name:"json" help:"Print one JSON object."`
-	Limit   int           `default:"100" help:"How many sessions of each process are listed. All are counted."`
-	Within  time.Duration `default:"1s" help:"How long routers and bridges have to answer."`
-	NATSURL string        `name:"nats-url" env:"TELLE_NATS_URL,NATS_URL" default:"nats://127.0.0.1:4222" help:"NATS servers, separated by commas."`
+	observed `set:"without_group=all that is the dealer's"`
 
-	process.NATSAuthFlags `group:"NATS"`
+	Seq    uint64        `help:"The event with this sequence. Without it: the latest one."`
+	Wait   bool          `help:"The next event that is stored, and where it is soon after."`
+	JSON   bool          `name:"json" help:"Print one JSON object."`
+	Limit  int           `default:"100" help:"How many sessions of each process are listed. All are counted."`
+	Within time.Duration `default:"1s" help:"How long routers and bridges have to answer."`
 }
 
 // Validate is called by the flag parser.
@@ -41,45 +38,34 @@ func (t *trace) Validate() error {
 	case t.Limit < 0 || t.Limit > process.MostListed:
 		err = fmt.Errorf("--limit must be 0 to %d", process.MostListed)
 	}
-	return errors.Join(err, t.conversation().Check(), broker.CheckURL(t.NATSURL), t.login().Check(t.NATSURL))
+	return errors.Join(err, t.check())
 }
-
-func (t *trace) conversation() subjects.Conversation {
-	return subjects.Conversation{Dealer: t.Dealer, Group: t.Group}
-}
-
-func (t *trace) login() broker.Login { return t.Login("operator") }
 
 // run finds the event, asks where it is, and prints it.
 func (t *trace) run(life process.Life, log *slog.Logger, out io.Writer) error {
 	next := make(chan uint64, 1)
-	b, err := broker.New(broker.Config{
-		URL: t.NATSURL, Login: t.login(), Name: "telle-trace", Log: log,
-		Deliver: func(evs ...broker.LiveEvent) {
-			select {
-			case next <- evs[0].Seq:
-			default: // it is not the first
-			}
-		},
-	})
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	var running sync.WaitGroup
-	defer running.Wait()
-	ctx, cancel := context.WithCancel(life.Drain)
-	defer cancel()
-	running.Go(func() { _ = b.Run(ctx) }) // fails only on streams that it would create
-	seq := t.Seq
-	if t.Wait {
-		follow(ctx, b, t.conversation(), log)
+	note := func(evs ...broker.LiveEvent) {
 		select {
-		case seq = <-next:
-		case <-ctx.Done():
-			return nil
+		case next <- evs[0].Seq:
+		default: // it is not the first
 		}
 	}
+	return t.observe(life, log, "telle-trace", note, func(ctx context.Context, b *broker.Broker) error {
+		seq := t.Seq
+		if t.Wait {
+			follow(ctx, b, t.conversation(), log)
+			select {
+			case seq = <-next:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		return t.tell(ctx, b, seq, out)
+	})
+}
+
+// tell prints where the event with a sequence is or, if it is 0, the latest one.
+func (t *trace) tell(ctx context.Context, b *broker.Broker, seq uint64, out io.Writer) error {
 	ev, err := t.find(ctx, b, seq)
 	if err != nil {
 		return err

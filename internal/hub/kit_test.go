@@ -427,6 +427,13 @@ func (c *client) read() (frames []string) {
 	return frames
 }
 
+// Take is TakeTo for one session, with a tally of its own.
+func (s *Session) Take() [][]byte {
+	var t Tally
+	defer t.Tell()
+	return s.TakeTo(nil, &t)
+}
+
 // take takes what waits, and says that what it took before is written.
 func (c *client) take() (frames []string) {
 	c.locked(func() { c.awake = len(c.session.queue) > 0 })

@@ -154,23 +154,11 @@ func (t *Tally) Tell() {
 // Waiting returns how many bytes wait for clients in all sessions' queues, or are being
 // written, and how many in the longest one.
 func (h *Hub) Waiting() (all, longest int) {
-	for _, s := range h.everySession() {
+	for _, s := range h.all() {
 		n := s.waits()
 		all, longest = all+n, max(longest, n)
 	}
 	return all, longest
-}
-
-// everySession exists so that no session's lock is waited for under the hub's: delivery
-// must not.
-func (h *Hub) everySession() []*Session {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	sessions := make([]*Session, 0, len(h.sessions))
-	for s := range h.sessions {
-		sessions = append(sessions, s)
-	}
-	return sessions
 }
 
 func (s *Session) waits() int {

@@ -31,6 +31,7 @@ func each[K comparable, V any](h *Hub, m map[K]V, do func(K, V)) {
 	}
 }
 
+// all returns all sessions, whose locks nobody is to wait for under the hub's: delivery must not.
 func (h *Hub) all() (all []*Session) {
 	each(h, h.sessions, func(s *Session, _ struct{}) { all = append(all, s) })
 	return all

@@ -17,7 +17,7 @@ type SessionConfig struct {
 	Client   Describer // who it is, for people; nil: nobody knows
 
 	// Wake is called when frames wait and nobody is taking them: somebody must
-	// then call Take until it returns nothing.
+	// then call TakeTo until it appends nothing.
 	//
 	// Close is called once when the session is to end.
 	//
@@ -60,7 +60,7 @@ type Session struct {
 	doubt   uint64    // until it starts: the last event that it misses, unless that was before its time
 	behind  *behind   // nil: live
 	started bool
-	taking  bool // Wake was called and Take has not yet returned nothing
+	taking  bool // Wake was called and TakeTo has not yet appended nothing
 	told    bool // that the broker is away
 	reason  Reason
 }
@@ -290,17 +290,10 @@ func (s *Session) wakeUp() {
 	}
 }
 
-// Take returns the frames that wait, to be written in this order; there may be several
-// in one piece. Calling it again says that those of the last call are written. When it
-// returns nothing, the caller has to stop: Wake will be called for the next frame.
-func (s *Session) Take() [][]byte {
-	var t Tally
-	defer t.Tell()
-	return s.TakeTo(nil, &t)
-}
-
-// TakeTo is Take that appends to a slice, and gathers what is written in a tally. When it
-// appends nothing, the caller has to stop.
+// TakeTo appends the frames that wait to a slice, to be written in this order; there may be
+// several in one piece. Calling it again says that those of the last call are written, which
+// it gathers in a tally. When it appends nothing, the caller has to stop: Wake will be called
+// for the next frame.
 func (s *Session) TakeTo(frames [][]byte, t *Tally) [][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -325,8 +318,8 @@ func (s *Session) TakeTo(frames [][]byte, t *Tally) [][]byte {
 	return frames
 }
 
-// Written says that the frames of the last call of Take are written, for who does not call
-// Take again at once: so it is known when.
+// Written says that the frames of the last call of TakeTo are written, for who does not call
+// it again at once: so it is known when.
 func (s *Session) Written() {
 	var t Tally
 	defer t.Tell()

@@ -3,7 +3,6 @@ package process
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"os"
 	"runtime"
 	"strconv"
@@ -140,7 +139,7 @@ func (n *node) serviceStats() serviceStats {
 	h, b, reasons := n.hub.Stats(), n.broker.Stats(), n.health.Ready()
 	return serviceStats{
 		Ready:          len(reasons) == 0,
-		NotReady:       maps.Clone(reasons),
+		NotReady:       reasons,
 		Draining:       reasons["process"] != "" || n.recess.check() != nil,
 		Sessions:       h.Sessions,
 		Behind:         h.Behind,

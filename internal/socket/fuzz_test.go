@@ -34,7 +34,7 @@ func FuzzFrame(f *testing.F) {
 		if err := c.take(frame); err != nil {
 			return
 		}
-		answers := c.hub.Take()
+		answers := c.hub.TakeTo(nil, new(hub.Tally))
 		for _, a := range answers {
 			if !json.Valid(unframed(a)) {
 				t.Errorf("%q was answered with %q", frame, a)
@@ -129,7 +129,7 @@ func newHandling(identity auth.Identity) handling {
 		Close:    func(hub.Reason, string) {},
 	})
 	h.session.hub.Start(0, nil)
-	h.session.hub.Take()
+	h.session.hub.TakeTo(nil, new(hub.Tally))
 	return h
 }
 

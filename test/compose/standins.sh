@@ -36,11 +36,12 @@ debian() {
 # program builds a Go program into WORK/bin: program NAME VERSION MODULE PACKAGE. In a module of its own and not by go
 # install, which asks for all versions there are: proxies may not list them.
 program() {
-	[ -x "$work/bin/$1" ] && return
-	say "$1 from its Go module"
+	[ "$(cat "$work/bin/$1.version" 2>/dev/null)" = "$2" ] && return
+	say "$1 $2 from its Go module"
 	rm -rf "$work/module" && mkdir -p "$work/module"
 	(cd "$work/module" && go mod init standin 2>/dev/null && go mod edit -require "$3@$2" &&
 		CGO_ENABLED=0 GONOSUMDB='*' go build -mod=mod -trimpath -ldflags='-s -w' -o "$work/bin/$1" "$4")
+	echo "$2" >"$work/bin/$1.version"
 }
 
 # standin makes an image, $1, of the Dockerfile on stdin; files that it copies are in WORK/bin.
