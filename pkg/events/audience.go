@@ -31,6 +31,7 @@ const (
 	ChannelMuteState       = "MUTE_STATE"
 	ChannelCloseChat       = "CLOSE_CHAT"
 	ChannelSysMessage      = "SYS_MESSAGE"
+	ChannelChatRead        = "CHAT_READ"
 )
 
 // A Frame is what the sockets of one audience are sent for an event.
@@ -77,6 +78,10 @@ func (e *Event) FrameIn(scratch []byte, to Audience) (Frame, bool) {
 	case TypeClientJoin:
 		if to == Client {
 			return Frame{Channel: ChannelClientJoin, Data: e.as(in, TypeClientJoin, online)}, true
+		}
+	case TypeChatRead:
+		if to == Client {
+			return Frame{Channel: ChannelChatRead, Data: e.as(in, TypeChatRead)}, true
 		}
 	}
 	return Frame{}, false

@@ -136,6 +136,12 @@ var cells = []struct {
 		cell{"client_join", `{"type":"CLIENT_JOIN","dealerId":12,"groupId":"g","user":"customer","online":false}`, false},
 	},
 	{
+		"CHAT_READ",
+		`{"type":"CHAT_READ","dealerId":12,"groupId":"g","adminId":"a"}`,
+		nothing,
+		cell{"CHAT_READ", `{"type":"CHAT_READ","dealerId":12,"groupId":"g","adminId":"a"}`, false},
+	},
+	{
 		"edits among white space and unknown fields",
 		" {\n\t\"x\" : [ 1.00, \"}\\\"\" ] , \"user\":\"bot\",\"ty\\u0070e\" : \"CLOSE\\u005fCHAT\" ,\"dealerId\":\"12\",\"groupId\":0,\"adminId\":-1 }\r\n",
 		cell{"CLOSE_CHAT", "{\n\t\"x\" : [ 1.00, \"}\\\"\" ] , \"user\":\"admin\",\"ty\\u0070e\" : \"CLOSE\\u005fCHAT\" ,\"dealerId\":\"12\",\"groupId\":0,\"adminId\":-1 ,\"close\":true}", false},

@@ -12,9 +12,9 @@
 // [SysMsg] through a Redis channel or HTTP ([ParseServer]). Sockets send frames
 // on named channels ([ParseFrame]): chatbots "customer_message" ([UpdateMsg]) and
 // "client_join" ([ClientJoin]); clients, which are admins, "MUTE_STATE"
-// ([MuteStatus]), "CLOSE_CHAT" ([CloseChat]), "CHAT_MESSAGE" ([ChatMsg]) and
-// "SYS_MESSAGE" ([SysMsg]). All eight types may stand in the stream
-// ([ParseStored]), where any NATS client may put them.
+// ([MuteStatus]), "CLOSE_CHAT" ([CloseChat]), "CHAT_MESSAGE" ([ChatMsg]),
+// "SYS_MESSAGE" ([SysMsg]) and "CHAT_READ" ([ChatRead]). All nine types may stand in
+// the stream ([ParseStored]), where any NATS client may put them.
 //
 // # What goes out
 //
@@ -27,6 +27,7 @@
 //	CLOSE_CHAT                          CLOSE_CHAT: CLOSE_CHAT        CLOSE_CHAT: CLOSE_CHAT
 //	SYS_MSG                             SYS_MESSAGE: SYS_MSG          SYS_MESSAGE: SYS_MSG
 //	CLIENT_JOIN                         nothing                       client_join: CLIENT_JOIN
+//	CHAT_READ                           nothing                       CHAT_READ: CHAT_READ
 //
 // A CHAT_MESSAGE does not go back to the chatbot socket that sent it.
 //

@@ -143,6 +143,7 @@ var frameTypes = map[string]Type{
 	"MUTE_STATE":       TypeMuteStatus,
 	"CLOSE_CHAT":       TypeCloseChat,
 	"SYS_MESSAGE":      TypeSysMsg,
+	"CHAT_READ":        TypeChatRead,
 }
 
 var frameDefaults = map[Type]map[string]string{

@@ -51,6 +51,8 @@ func (id *ID) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+const notAnID = "must be a string or an integer"
+
 // idText returns the text of an id from its JSON value, or what is wrong with it.
 func idText(value []byte) (text, reason string) {
 	switch {
@@ -63,7 +65,7 @@ func idText(value []byte) (text, reason string) {
 	case isInteger(value):
 		text = string(value)
 	default:
-		return "", "must be a string or an integer"
+		return "", notAnID
 	}
 	if err := subjects.CheckID(text); err != nil {
 		return "", err.Error()

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 )
@@ -21,12 +22,13 @@ const (
 	fieldOnline
 	fieldID
 	fieldMessageID
+	fieldIfOwner
 	fieldCount
 )
 
 var fieldNames = [fieldCount]string{
 	"type", "dealerId", "groupId", "adminId", "user", "message",
-	"muted", "unread", "close", "online", "id", "messageId",
+	"muted", "unread", "close", "online", "id", "messageId", "ifOwner",
 }
 
 // fieldNamed returns the field of that name, or fieldCount if there is none.
@@ -58,13 +60,15 @@ var (
 	spoken  = []field{fieldDealerID, fieldGroupID, fieldUser, fieldMessage}
 	counted = []field{fieldAdminID, fieldMuted, fieldUnread}
 	joined  = []field{fieldDealerID, fieldGroupID, fieldUser}
+	muting  = []field{fieldDealerID, fieldGroupID, fieldAdminID, fieldMuted}
 
 	sysMsg = &rule{
 		required: []field{fieldDealerID, fieldAdminID, fieldMessage},
 		optional: []field{fieldGroupID, fieldUser, fieldMuted, fieldUnread},
 		users:    []User{UserAdmin},
 	}
-	muteStatus = &rule{required: []field{fieldDealerID, fieldGroupID, fieldAdminID, fieldMuted}}
+	muteStatus = &rule{required: muting}
+	chatRead   = &rule{required: byAdmin}
 )
 
 // fromServers is what comes through a Redis channel or HTTP.
@@ -83,10 +87,11 @@ var fromSockets = map[Audience]map[string]ruleSet{
 		ChannelClientJoin:      {TypeClientJoin: {required: joined, optional: []field{fieldOnline}, users: []User{UserCustomer}, online: "true"}},
 	},
 	Client: {
-		ChannelMuteState:   {TypeMuteStatus: muteStatus},
+		ChannelMuteState:   {TypeMuteStatus: {required: muting, optional: []field{fieldIfOwner}}},
 		ChannelCloseChat:   {TypeCloseChat: {required: byAdmin, optional: []field{fieldUser, fieldClose}, users: []User{UserAdmin}}},
 		ChannelChatMessage: {TypeChatMsg: {required: spoken, optional: counted, users: []User{UserAdmin}}},
 		ChannelSysMessage:  {TypeSysMsg: sysMsg},
+		ChannelChatRead:    {TypeChatRead: chatRead},
 	},
 }
 
@@ -100,6 +105,7 @@ var stored = ruleSet{
 	TypeCloseChat:  fromServers[TypeCloseChat],
 	TypeSysMsg:     sysMsg,
 	TypeClientJoin: {required: joined, optional: []field{fieldOnline}, users: []User{UserCustomer}},
+	TypeChatRead:   chatRead,
 }
 
 // check holds an event against a rule.
@@ -138,12 +144,25 @@ func (r *rule) checkValue(e *Event, f field) (reason string) {
 		return boolean(value, "true")
 	case fieldOnline:
 		return boolean(value, r.online)
+	case fieldIfOwner:
+		return idOrNull(value)
 	case fieldUnread:
 		if !isInteger(value) || value[0] == '-' {
 			return "must be an integer, 0 or more"
 		}
 	}
 	return ""
+}
+
+// idOrNull says what is wrong with a value that must be an id, or null for nobody.
+func idOrNull(value []byte) (reason string) {
+	if bytes.Equal(value, null) {
+		return ""
+	}
+	if _, reason = idText(value); reason == notAnID {
+		return "must be a string, an integer or null"
+	}
+	return reason
 }
 
 // boolean says what is wrong with a value that must be true or false, or just

@@ -78,9 +78,17 @@ var socketRows = []row{
 		required: "dealerId adminId message", optional: "groupId user muted unread",
 		users: []User{UserAdmin},
 	},
+	{
+		from: "client", parse: onChannel(Client, "CHAT_READ"), typ: TypeChatRead,
+		required: "dealerId groupId adminId",
+	},
 }
 
 var storedRows = []row{
+	{
+		from: "stream", parse: ParseStored, typ: TypeChatRead,
+		required: "dealerId groupId adminId",
+	},
 	{
 		from: "stream", parse: ParseStored, typ: TypeUpdateMsg,
 		required: "dealerId groupId user message", optional: "adminId muted unread",

@@ -18,11 +18,12 @@ const (
 	TypeCloseChat  Type = "CLOSE_CHAT"
 	TypeSysMsg     Type = "SYS_MSG"
 	TypeClientJoin Type = "CLIENT_JOIN"
+	TypeChatRead   Type = "CHAT_READ"
 )
 
 var types = []Type{
 	TypeUpdateMsg, TypeChatMsg, TypeMuteBot, TypeUnmuteBot,
-	TypeMuteStatus, TypeCloseChat, TypeSysMsg, TypeClientJoin,
+	TypeMuteStatus, TypeCloseChat, TypeSysMsg, TypeClientJoin, TypeChatRead,
 }
 
 // Types returns all of them: no other stands in the stream.
@@ -113,9 +114,10 @@ type UnmuteBot struct {
 // MuteStatus says whether the bot of a chat is silenced. Sockets of both
 // audiences see [MuteBot] and [UnmuteBot] as this.
 //
-// Source: an admin socket's "MUTE_STATE".
+// Source: an admin socket's "MUTE_STATE". With a field "ifOwner", an adminId or null for
+// nobody, it is stored only if that one has the chat: see [State] and [Event.IfOwner].
 //
-// Errors: dealerId, groupId, adminId or muted missing.
+// Errors: dealerId, groupId, adminId or muted missing; ifOwner neither an id nor null.
 type MuteStatus struct {
 	DealerID ID   `json:"dealerId"`
 	GroupID  ID   `json:"groupId"`
@@ -156,7 +158,8 @@ type SysMsg struct {
 // ClientJoin says that a customer's widget has come to a chat or, with Online
 // false, that it has gone.
 //
-// Source: a chatbot socket's "client_join", whose field "online", if sent, is true.
+// Sources: a chatbot socket's "client_join", whose field "online", if sent, is true; a
+// bridge, for a customer who has gone, or who is there and has not said so.
 //
 // Errors: dealerId, groupId or user missing; user not "customer"; a socket's
 // online false.
@@ -165,6 +168,18 @@ type ClientJoin struct {
 	GroupID  ID   `json:"groupId"`
 	User     User `json:"user"`
 	Online   bool `json:"online"` // when absent: true
+}
+
+// ChatRead says that an admin has read what the customer has said so far. Chatbots do not
+// see it.
+//
+// Source: an admin socket's "CHAT_READ".
+//
+// Errors: dealerId, groupId or adminId missing.
+type ChatRead struct {
+	DealerID ID `json:"dealerId"`
+	GroupID  ID `json:"groupId"`
+	AdminID  ID `json:"adminId"`
 }
 
 // Type returns TypeUpdateMsg.
@@ -190,3 +205,6 @@ func (SysMsg) Type() Type { return TypeSysMsg }
 
 // Type returns TypeClientJoin.
 func (ClientJoin) Type() Type { return TypeClientJoin }
+
+// Type returns TypeChatRead.
+func (ChatRead) Type() Type { return TypeChatRead }

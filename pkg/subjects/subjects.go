@@ -217,3 +217,19 @@ func plain(b byte) bool {
 }
 
 func unhex(b byte) int { return strings.IndexByte(hexDigits, b) }
+
+// Key returns the key of the conversation in a key-value bucket: its subject's tokens
+// behind the prefix, with "=" for "%", which keys may not hold.
+func (c Conversation) Key() string {
+	_, tokens, _ := strings.Cut(c.Subject(""), ".")
+	return strings.ReplaceAll(tokens, "%", "=")
+}
+
+// ParseKey is the inverse of [Conversation.Key].
+func ParseKey(key string) (Conversation, error) {
+	if strings.Contains(key, "%") {
+		return Conversation{}, fmt.Errorf("key %w", ErrBadToken)
+	}
+	_, c, err := Parse("key." + strings.ReplaceAll(key, "=", "%"))
+	return c, err
+}

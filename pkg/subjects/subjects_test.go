@@ -2,6 +2,7 @@ package subjects
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -313,5 +314,26 @@ func TestALiveSubjectTellsTheChatSubject(t *testing.T) {
 	c := Conversation{Dealer: "live.", Group: "g"}
 	if got := ChatOf(c.Subject(Live)); got != c.Subject(Chat) {
 		t.Errorf("got %s, want %s", got, c.Subject(Chat))
+	}
+}
+
+func TestKeysAreThoseOfKeyValueBuckets(t *testing.T) {
+	legal := regexp.MustCompile(`^[-/_=.a-zA-Z0-9]+$`) // what NATS's clients let pass
+	for _, c := range []Conversation{
+		{Dealer: "d1", Group: "g1"}, {Dealer: "d1"}, {Dealer: "a=b", Group: "50%"},
+		{Dealer: "a.b", Group: "*"}, {Dealer: "ü", Group: "=25"}, {Dealer: ">", Group: " "},
+	} {
+		key := c.Key()
+		if !legal.MatchString(key) {
+			t.Errorf("%+v has the key %q, which no client takes", c, key)
+		}
+		if back, err := ParseKey(key); err != nil || back != c {
+			t.Errorf("%q is parsed as %+v, %v; want %+v", key, back, err, c)
+		}
+	}
+	for _, key := range []string{"", "d1.", ".g1", "a.b.c", "a%20b", "=2", "=41"} {
+		if c, err := ParseKey(key); err == nil {
+			t.Errorf("%q is parsed as %+v; want an error", key, c)
+		}
 	}
 }
