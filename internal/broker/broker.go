@@ -78,9 +78,10 @@ type Broker struct {
 	link      *link
 	mayCreate *link // down: the server has said on this connection that this login may create no stream
 
-	sessions atomic.Pointer[jetstream.Stream] // of SessionBucket; nil: it has to be looked for
-	anchored atomic.Pointer[string]           // a subject that holds a message; nil: none is known
-	served   sync.Map                         // subjects of services
+	sessions *bucket
+
+	anchored atomic.Pointer[string] // a subject that holds a message; nil: none is known
+	served   sync.Map               // subjects of services
 
 	reconnects atomic.Uint64
 	errors     atomic.Uint64 // that NATS reported aside
@@ -171,6 +172,7 @@ func New(cfg Config) (*Broker, error) {
 	b.carrier = &carrier{answers, carryEvery}
 	b.live = newLive(nc, cfg.Deliver, cfg.Reached, cfg.Replaced)
 	b.live.traced = cfg.Traced
+	b.sessions = &bucket{Broker: b, name: SessionBucket, config: sessionConfig}
 	b.position = &rounds{follow: b.live.followAll, unfollow: b.live.unfollowAll, ask: b.askPosition}
 	return b, nil
 }
@@ -287,7 +289,7 @@ func (b *Broker) watchStreams(ctx context.Context) error {
 		if err == nil {
 			b.live.mark(ctx, epoch, position)
 			b.restore(interrupts, position)
-			prepared = prepared || b.prepareSessions(ctx)
+			prepared = prepared || b.prepareBuckets(ctx)
 		} else {
 			b.interrupt(true)
 		}
@@ -298,6 +300,11 @@ func (b *Broker) watchStreams(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// prepareBuckets reports whether there is no more to be done.
+func (b *Broker) prepareBuckets(ctx context.Context) bool {
+	return b.sessions.prepare(ctx)
 }
 
 // probe returns the stream's position.
