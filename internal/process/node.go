@@ -149,6 +149,7 @@ func (n *node) route(services bool) error {
 		Publisher:    n.stream(),
 		Memory:       memory{n.broker},
 		Carrier:      n.broker,
+		History:      n.past(),
 		Auth:         n.auth,
 		Ready:        n.ready,
 		Log:          n.log,

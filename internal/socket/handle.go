@@ -29,6 +29,8 @@ func (c *session) handle(r request) {
 		c.unfollow(r)
 	case events.ChannelClientJoin:
 		c.clientJoin(r)
+	case eventHistory:
+		c.history(r)
 	default:
 		c.send(r)
 	}
@@ -162,6 +164,11 @@ func (c *session) parseFollow(r request) (to subjects.Conversation, refused *fai
 	if to, refused = parseConversation(r.data); refused != nil {
 		return to, refused
 	}
+	return c.allowed(to)
+}
+
+// allowed returns a conversation that the client may follow, with its dealer.
+func (c *session) allowed(to subjects.Conversation) (subjects.Conversation, *failure) {
 	if to.Dealer == "" && len(c.identity.Dealers) == 1 {
 		to.Dealer = c.identity.Dealers[0]
 	}
@@ -177,10 +184,26 @@ func (c *session) parseFollow(r request) (to subjects.Conversation, refused *fai
 // parseConversation reads {"dealerId":…,"groupId":…}, both optional. It is strict:
 // a groupId that is misspelt or null would mean all chats of the dealer.
 func parseConversation(data json.RawMessage) (c subjects.Conversation, refused *failure) {
-	var fields map[string]json.RawMessage
-	if data != nil && json.Unmarshal(data, &fields) != nil {
-		return c, because(codeInvalid, "data must be an object")
+	fields, refused := parseFields(data)
+	if refused == nil {
+		c, refused = takeConversation(fields)
 	}
+	if refused == nil && len(fields) > 0 {
+		refused = because(codeInvalid, "data must hold nothing but dealerId and groupId")
+	}
+	return c, refused
+}
+
+// parseFields reads an object, or nothing.
+func parseFields(data json.RawMessage) (fields map[string]json.RawMessage, refused *failure) {
+	if data != nil && json.Unmarshal(data, &fields) != nil {
+		return nil, because(codeInvalid, "data must be an object")
+	}
+	return fields, nil
+}
+
+// takeConversation takes dealerId and groupId out of fields.
+func takeConversation(fields map[string]json.RawMessage) (c subjects.Conversation, refused *failure) {
 	for name, text := range map[string]*string{"dealerId": &c.Dealer, "groupId": &c.Group} {
 		if value, ok := fields[name]; ok {
 			var id events.ID
@@ -190,9 +213,6 @@ func parseConversation(data json.RawMessage) (c subjects.Conversation, refused *
 			*text = id.String()
 			delete(fields, name)
 		}
-	}
-	if len(fields) > 0 {
-		return c, because(codeInvalid, "data must hold nothing but dealerId and groupId")
 	}
 	return c, nil
 }
