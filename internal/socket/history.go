@@ -1,9 +1,9 @@
 package socket
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"strconv"
 	"time"
 
 	"github.com/telle-ai/event-router/internal/auth"
@@ -30,8 +30,7 @@ type PastEvent struct {
 const eventHistory = "history"
 
 const (
-	usualHistory = 50 // events of a page
-	mostHistory  = 200
+	usualHistory = 50 // events of a page, if the client does not say
 
 	// historyWeight is as how many frames it counts: it is read from the stream, and its
 	// answer may be long.
@@ -41,13 +40,6 @@ const (
 	// What comes live takes the same connection.
 	historiesAtOnce = 4
 )
-
-// A lookback is what a client asks for.
-type lookback struct {
-	of     subjects.Conversation
-	before uint64 // 0: from the end
-	limit  int
-}
 
 // A historyPage is what it gets.
 type historyPage struct {
@@ -68,12 +60,12 @@ type pastFrame struct {
 // history tells a client what was said before. The session waits for it, as it does for a
 // follow: so nobody has more than one under way, and answers stay in order.
 func (c *session) history(r request) {
-	look, refused := c.parseHistory(r)
+	q, refused := c.parseHistory(r)
 	if refused != nil {
 		c.refuse(r, refused)
 		return
 	}
-	page, refused := c.lookBack(look)
+	page, refused := c.lookBack(q)
 	if refused != nil {
 		c.refuse(r, refused)
 		return
@@ -83,64 +75,34 @@ func (c *session) history(r request) {
 
 // parseHistory returns what a client asks for, if it may see that: a customer what it
 // follows, others what they might follow.
-func (c *session) parseHistory(r request) (look lookback, refused *failure) {
-	if r.reply(answer{}) == nil {
-		return look, because(codeInvalid, "history needs an id")
+func (c *session) parseHistory(r request) (q query, refused *failure) {
+	if !r.answered() {
+		return q, because(codeInvalid, "history needs an id: there is nothing but the answer")
 	}
-	if look, refused = parseLookback(r.data); refused != nil {
-		return look, refused
+	if q, refused = parseQuery(r.data, "dealerId", "groupId", "before", "limit"); refused != nil {
+		return q, refused
 	}
-	if look.of, refused = c.allowed(look.of); refused != nil {
-		return look, refused
+	if q.of.Group == "" {
+		return q, because(codeInvalid, "groupId is missing")
 	}
-	if c.identity.Role == auth.Customer {
-		if _, follows := c.hub.Follows(look.of); !follows {
-			return look, because(codeForbidden, "groupId is not a chat that this session follows")
-		}
+	if refused = c.dealerOf(&q); refused != nil {
+		return q, refused
 	}
-	return look, nil
+	if refused = c.mayFollow(q.of); refused == nil && c.identity.Role == auth.Customer {
+		refused = c.follows(q.of)
+	}
+	return q, refused
 }
 
-// parseLookback reads {"dealerId":…,"groupId":…,"before":…,"limit":…}. Only groupId has to
-// be there.
-func parseLookback(data json.RawMessage) (look lookback, refused *failure) {
-	fields, refused := parseFields(data)
-	if refused == nil {
-		look.of, refused = takeConversation(fields)
+// follows says if a session does not follow a chat.
+func (c *session) follows(to subjects.Conversation) *failure {
+	if _, follows := c.hub.Follows(to); !follows {
+		return because(codeForbidden, "groupId is not a chat that this session follows")
 	}
-	if refused == nil {
-		look.before, refused = takeNumber(fields, "before", 0, 1<<64-1, "a sequence: a whole number from 1 on")
-	}
-	limit := uint64(0)
-	if refused == nil {
-		limit, refused = takeNumber(fields, "limit", usualHistory, mostHistory, "a whole number from 1 to 200")
-	}
-	look.limit = int(limit)
-	switch {
-	case refused != nil:
-	case look.of.Group == "":
-		refused = because(codeInvalid, "groupId is missing")
-	case len(fields) > 0:
-		refused = because(codeInvalid, "data must hold nothing but dealerId, groupId, before and limit")
-	}
-	return look, refused
+	return nil
 }
 
-// takeNumber takes a number out of fields, from 1 on. There may be none.
-func takeNumber(fields map[string]json.RawMessage, name string, absent, most uint64, must string) (uint64, *failure) {
-	value, ok := fields[name]
-	if !ok {
-		return absent, nil
-	}
-	delete(fields, name)
-	n, err := strconv.ParseUint(string(value), 10, 64)
-	if err != nil || n == 0 || n > most {
-		return 0, because(codeInvalid, name+" must be "+must)
-	}
-	return n, nil
-}
-
-func (c *session) lookBack(look lookback) (*historyPage, *failure) {
+func (c *session) lookBack(q query) (*historyPage, *failure) {
 	if c.server.cfg.History == nil {
 		return nil, because(codeUnavailable, "there is no history here")
 	}
@@ -152,24 +114,24 @@ func (c *session) lookBack(look lookback) (*historyPage, *failure) {
 	case <-ctx.Done():
 		return nil, unreachable
 	}
-	page, more, err := c.server.cfg.History.Before(ctx, look.of, look.before, look.limit)
+	page, more, err := c.server.cfg.History.Before(ctx, q.of, q.before, cmp.Or(q.limit, usualHistory))
 	if err != nil {
 		c.server.cfg.Log.Debug("history", "session", c.hub.ID(), "error", err)
 		return nil, unreachable
 	}
-	return pageFor(c.identity.Audience(), look, page, more), nil
+	return pageFor(c.identity.Audience(), q, page, more), nil
 }
 
 // pageFor returns what an audience sees of a page. It may see nothing of it, and yet there
 // are earlier events.
-func pageFor(to events.Audience, look lookback, page []PastEvent, more bool) *historyPage {
-	p := &historyPage{DealerID: look.of.Dealer, GroupID: look.of.Group, Events: []pastFrame{}, More: more, Before: look.before}
+func pageFor(to events.Audience, q query, page []PastEvent, more bool) *historyPage {
+	p := &historyPage{DealerID: q.of.Dealer, GroupID: q.of.Group, Events: []pastFrame{}, More: more, Before: q.before}
 	if len(page) > 0 {
 		p.Before = page[0].Seq
 	}
 	for _, past := range page {
 		e, err := events.ParseStored(past.Payload)
-		if err != nil || e.Conversation() != look.of {
+		if err != nil || e.Conversation() != q.of {
 			continue // it is a dead letter
 		}
 		if f, sees := e.Frame(to); sees {

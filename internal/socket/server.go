@@ -44,6 +44,7 @@ type Config struct {
 	Hub       *hub.Hub
 	Publisher Publisher
 	Memory    Memory
+	States    States
 	Carrier   Carrier
 	History   History // nil: nobody can ask for it
 	Auth      Authenticator
