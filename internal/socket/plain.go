@@ -73,6 +73,7 @@ func (c *plain) leave() {
 	// Once the session has ended the hub starts no more tasks: Wait cannot miss one.
 	c.tasks.Wait()
 	c.server.cfg.Hub.Unregister(c.hub) // last, so that a drain waits for the close frame
+	c.departs()
 	c.conn.shut()
 	c.pass.leave()
 	c.log()
@@ -83,10 +84,12 @@ func (c *plain) leave() {
 func (c *plain) joinFirst() error {
 	ctx, done := c.within(c.server.cfg.HandshakeIn)
 	defer done()
-	position, err := c.server.cfg.Hub.Join(ctx, c.hub, c.identity.FollowsFirst()...)
+	first := c.identity.FollowsFirst()
+	position, err := c.server.cfg.Hub.Join(ctx, c.hub, first...)
 	if err != nil {
 		return err
 	}
+	c.came(first...)
 	if c.since != nil {
 		return c.hub.Resume(ctx, *c.since, position, func(r hub.Recovery) []byte { return resumedFrame(c.hub.ID(), r, nil) })
 	}

@@ -45,6 +45,7 @@ type Config struct {
 	Publisher Publisher
 	Memory    Memory
 	Carrier   Carrier
+	Presence  Presence // nil: nobody counts who is there
 	Auth      Authenticator
 	Ready     func() error // nil error: new sockets can be served
 	Log       *slog.Logger

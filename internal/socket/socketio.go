@@ -244,6 +244,7 @@ func (c *session) enter(back comeback) error {
 	if err != nil {
 		return err
 	}
+	c.came(follows...)
 	if back.pid == "" || !known {
 		if back.pid != "" {
 			c.server.forgotten.Add(1)

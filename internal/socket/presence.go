@@ -1,0 +1,53 @@
+package socket
+
+import (
+	"slices"
+
+	"github.com/telle-ai/event-router/internal/auth"
+	"github.com/telle-ai/event-router/pkg/subjects"
+)
+
+// Presence counts who is in which conversation. An empty Group stands for all chats of
+// the dealer. Its methods must not wait.
+type Presence interface {
+	Came(to subjects.Conversation, role auth.Role, adminID string)
+	Went(from subjects.Conversation, role auth.Role, adminID string)
+}
+
+// came counts the session in conversations that it has joined. One by itself is one that
+// it had not joined before.
+func (c *session) came(to ...subjects.Conversation) {
+	if c.server.cfg.Presence == nil {
+		return
+	}
+	if c.there == nil {
+		c.there = make([]subjects.Conversation, 0, len(to))
+	}
+	for _, one := range to {
+		if len(to) > 1 && slices.Contains(c.there, one) {
+			continue
+		}
+		c.there = append(c.there, one)
+		c.server.cfg.Presence.Came(one, c.identity.Role, c.identity.AdminID)
+	}
+}
+
+// went takes back came for one conversation.
+func (c *session) went(from subjects.Conversation) {
+	i := slices.Index(c.there, from)
+	if i < 0 {
+		return
+	}
+	last := len(c.there) - 1
+	c.there[i] = c.there[last]
+	c.there = c.there[:last]
+	c.server.cfg.Presence.Went(from, c.identity.Role, c.identity.AdminID)
+}
+
+// departs takes back came for all.
+func (c *session) departs() {
+	for _, from := range c.there {
+		c.server.cfg.Presence.Went(from, c.identity.Role, c.identity.AdminID)
+	}
+	c.there = nil
+}
