@@ -49,6 +49,7 @@ type Counter struct {
 	// Static.
 	cfg   CounterConfig
 	wake  chan struct{} // holds one: there is something to write
+	now   chan struct{} // holds one: somebody waits for it
 	wrote chan struct{} // closed when Run has ended
 
 	written, failed atomic.Uint64
@@ -60,6 +61,7 @@ type Counter struct {
 	mu    sync.Mutex
 	here  map[subjects.Conversation]*chat
 	dirty []subjects.Conversation // those of here whose dirty is set, once
+	next  chan struct{}           // closed when something more has been written, or has failed
 }
 
 // A chat is a conversation as this process has it.
@@ -68,6 +70,7 @@ type chat struct {
 	admins              map[string]int32 // nil: none
 	left                int64            // when the last customer has gone, in ns since 1970; 0: none has
 	dirty               bool             // in Counter.dirty
+	flying              bool             // being written
 	stored              bool             // the store may have an entry
 }
 
@@ -79,6 +82,8 @@ func NewCounter(cfg CounterConfig) *Counter {
 	return &Counter{
 		cfg:   cfg,
 		wake:  make(chan struct{}, 1),
+		now:   make(chan struct{}, 1),
+		next:  make(chan struct{}),
 		wrote: make(chan struct{}),
 		here:  map[subjects.Conversation]*chat{},
 	}
@@ -153,9 +158,33 @@ func (c *Counter) touch(to subjects.Conversation, one *chat) {
 	}
 	one.dirty = true
 	c.dirty = append(c.dirty, to)
+	tell(c.wake)
+}
+
+func tell(holdsOne chan struct{}) {
 	select {
-	case c.wake <- struct{}{}:
+	case holdsOne <- struct{}{}:
 	default: // it has yet to look
+	}
+}
+
+// Kept waits until the store has what was counted of a conversation, or ctx ends. What
+// depends on that outlives the process only after it.
+func (c *Counter) Kept(ctx context.Context, of subjects.Conversation) error {
+	for {
+		c.mu.Lock()
+		one, next := c.here[of], c.next
+		kept := one == nil || !one.dirty && !one.flying
+		c.mu.Unlock()
+		if kept {
+			return nil
+		}
+		tell(c.now)
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 
@@ -180,11 +209,20 @@ func (c *Counter) Run(ctx context.Context) {
 			return
 		case <-c.wake:
 		}
-		if pause(ctx, c.cfg.FlushEvery) != nil { // for more to come
-			return
-		}
+		c.gather(ctx)
 		for c.flush(ctx) != nil && pause(ctx, againIn) == nil {
 		}
+	}
+}
+
+// gather lets more come that is to be written, unless somebody waits.
+func (c *Counter) gather(ctx context.Context) {
+	t := time.NewTimer(c.cfg.FlushEvery)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.now:
+	case <-ctx.Done():
 	}
 }
 
@@ -273,7 +311,7 @@ func (c *Counter) take() (of []subjects.Conversation, writes []Write) {
 		one := c.here[to]
 		one.dirty = false
 		if w := c.entry(to, one); w.Value != nil || one.stored {
-			one.stored = true
+			one.stored, one.flying = true, true
 			of, writes = append(of, to), append(writes, w)
 		} else {
 			delete(c.here, to) // it came and went, and was never written
@@ -316,8 +354,13 @@ func (c *Counter) write(ctx context.Context, of []subjects.Conversation, writes 
 	done := c.cfg.Store.Write(ctx, writes)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer func() {
+		close(c.next)
+		c.next = make(chan struct{})
+	}()
 	for i, to := range of {
 		one := c.here[to]
+		one.flying = false
 		if err := done[i].Err; err != nil {
 			failed = err
 			c.failed.Add(1)

@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -176,6 +177,41 @@ func TestAProcessThatWasCutOffWritesAllAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who waits does not wait until more has come.
+func TestWhatIsKeptOutlivesItsProcess(t *testing.T) {
+	bubble(t, func(s *site) {
+		r := s.router("p1")
+		s.after(time.Second)
+		for i := range 100 {
+			began := time.Now()
+			r.Came(chatOf(fmt.Sprint("g", i)), Customer, "")
+			if err := r.Kept(s.Context(), chatOf(fmt.Sprint("g", i))); err != nil {
+				t.Error(err)
+			}
+			if time.Since(began) > 0 {
+				t.Errorf("waited for %s", time.Since(began))
+			}
+			s.bucket.wantsCounts(t, keyOf(fmt.Sprint("g", i), "p1"), "1 0 map[]")
+			s.after(10 * time.Millisecond)
+		}
+		s.bucket.goes(true)
+		r.Came(chatOf("late"), Customer, "")
+		ctx, cancel := context.WithTimeout(s.Context(), time.Second)
+		defer cancel()
+		if err := r.Kept(ctx, chatOf("late")); err == nil {
+			t.Error("it is kept nowhere")
+		}
+		s.bucket.goes(false)
+		if err := r.Kept(s.Context(), chatOf("late")); err != nil {
+			t.Error(err)
+		}
+		s.bucket.wantsCounts(t, keyOf("late", "p1"), "1 0 map[]")
+		if err := r.Kept(s.Context(), chatOf("nowhere")); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestAHeartbeatCostsNoMoreThanItself(t *testing.T) {

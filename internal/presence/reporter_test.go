@@ -366,7 +366,9 @@ func randomKills(s *site) {
 		}
 		if where[i] = to; to != nil {
 			to.Came(c, Customer, "")
-			if rnd.IntN(2) == 0 {
+			ctx, cancel := context.WithTimeout(s.Context(), time.Second)
+			defer cancel()
+			if rnd.IntN(2) == 0 && to.Kept(ctx, c) == nil {
 				s.chats.joins(c)
 			}
 		}
@@ -380,7 +382,7 @@ func randomKills(s *site) {
 				goTo(i, nil)
 			}
 		}
-		s.after(time.Duration(rnd.IntN(20_000)) * time.Millisecond)
+		s.after(time.Duration(rnd.IntN(2)*rnd.IntN(20_000)) * time.Millisecond)
 		switch rnd.IntN(6) {
 		case 0: // the reporting bridge
 			stop()

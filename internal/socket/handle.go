@@ -56,6 +56,7 @@ func (c *session) clientJoin(r request) {
 		c.refuse(r, refused)
 		return
 	}
+	c.isNoticed(e.Conversation())
 	c.publish(r, e)
 }
 

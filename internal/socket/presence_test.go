@@ -20,6 +20,8 @@ type counter struct {
 	t  testing.TB
 	mu sync.Mutex
 	at map[string]int // "customer d1/g1"
+
+	kept []string // groups of which that was asked
 }
 
 func (c *counter) Came(to subjects.Conversation, role auth.Role, adminID string) {
@@ -28,6 +30,13 @@ func (c *counter) Came(to subjects.Conversation, role auth.Role, adminID string)
 
 func (c *counter) Went(from subjects.Conversation, role auth.Role, adminID string) {
 	c.count(from, role, adminID, -1)
+}
+
+func (c *counter) Kept(_ context.Context, of subjects.Conversation) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept = append(c.kept, of.Group)
+	return errors.New("not in time")
 }
 
 func (c *counter) count(at subjects.Conversation, role auth.Role, adminID string, n int) {
@@ -116,6 +125,21 @@ func TestAPageIsThereWhereItJoins(t *testing.T) {
 			back.gone()
 			there.wants()
 		})
+	}
+}
+
+// That a customer has come is said only when it would be noticed that it has gone.
+func TestAClientJoinWaitsUntilACustomerIsNoticed(t *testing.T) {
+	w, there := startCounted(t)
+	for _, query := range []string{newcomer, service} {
+		c := w.join(query)
+		c.say(`{"event":"client_join","data":` + joins + `,"id":"j"}`)
+		if got := c.next(); !strings.Contains(got, `"ack"`) {
+			t.Errorf("got %s", got)
+		}
+	}
+	if !slices.Equal(there.kept, []string{"g1"}) {
+		t.Errorf("asked of %q, want that of the customer", there.kept)
 	}
 }
 
