@@ -142,8 +142,9 @@ func (g *guarded) start(redisURL string, bridgeFlags ...string) *stack {
 	s.bridge = startServer(g.t, "bridge", slices.Concat(g.flags("bridge", "--redis-url", redisURL), common, bridgeFlags)...).ready()
 	testkit.Eventually(g.t, "the buckets, and the mark from which on events go back to Redis", func() bool {
 		_, err := g.stream("KV_TELLE_SESSIONS")
+		_, err3 := g.stream("KV_TELLE_PRESENCE")
 		marks, err2 := g.stream("KV_TELLE")
-		return err == nil && err2 == nil && marks.State.Msgs > 0
+		return errors.Join(err, err2, err3) == nil && marks.State.Msgs > 0
 	})
 	for i := range s.routers {
 		s.routers[i] = startServer(g.t, "router", g.flags("router", common...)...).ready()
@@ -198,12 +199,15 @@ var forbidden = map[string][]string{
 		"$JS.API.STREAM.CREATE.CHAT", // with other settings than the bridge's
 		"$JS.API.STREAM.CREATE.DEAD",
 		"$JS.API.STREAM.CREATE.KV_TELLE_SESSIONS",
+		"$JS.API.STREAM.CREATE.KV_TELLE_PRESENCE",
 		"$JS.API.STREAM.CREATE.OTHER",
 		"$JS.API.STREAM.UPDATE.CHAT",
 		"$JS.API.STREAM.PURGE.CHAT",
 		"$JS.API.STREAM.DELETE.CHAT",
 		"$JS.API.STREAM.DELETE.KV_TELLE_SESSIONS",
 		"$JS.API.STREAM.PURGE.KV_TELLE_SESSIONS",
+		"$JS.API.STREAM.PURGE.KV_TELLE_PRESENCE",
+		"telle.presence.d1",
 		"$JS.API.STREAM.MSG.DELETE.CHAT",
 		"$JS.API.STREAM.SNAPSHOT.CHAT",
 		"$JS.API.STREAM.RESTORE.CHAT",
@@ -229,6 +233,7 @@ var forbidden = map[string][]string{
 		"> _INBOX_bridge.>",
 		"> _INBOX_operator.>",
 		"> $KV.TELLE_SESSIONS.>", // sessions of other routers, as they go by
+		"> $KV.TELLE_PRESENCE.>",
 		"> $KV.TELLE.>",
 		"> $JS.>",
 		"> $JS.EVENT.>",
@@ -258,6 +263,8 @@ var forbidden = map[string][]string{
 		"> dead.>",
 		"> _INBOX_router.>",
 		"> $KV.TELLE_SESSIONS.>",
+		"> $KV.TELLE_PRESENCE.>",
+		"telle.presence.d1",
 		"> telle.router.drain",
 		"> telle.router.>",
 	},
@@ -270,6 +277,8 @@ var forbidden = map[string][]string{
 		"telle.carry.p1", // what a client says
 		"$KV.TELLE.feed.redis-out",
 		"$KV.TELLE_SESSIONS.s1",
+		"$KV.TELLE_PRESENCE.process.p1",
+		"> telle.presence.*",
 		"$JS.API.DIRECT.GET.KV_TELLE_SESSIONS.$KV.TELLE_SESSIONS.s1",
 		"$JS.API.STREAM.MSG.GET.KV_TELLE_SESSIONS",
 		"$JS.API.CONSUMER.CREATE.KV_TELLE_SESSIONS",
@@ -292,6 +301,7 @@ var forbidden = map[string][]string{
 		"_INBOX_operator.x.1",
 		"telle.carry.p1",
 		"telle.router.sessions", // who is there
+		"telle.presence.d1",
 		"telle.router.conversations",
 		"telle.router.trace",
 		"telle.router.kick",
@@ -396,6 +406,7 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 			{"telle.router.sessions", ""},
 			{"telle.router.conversations", `{"dealer":"d1"}`},
 			{"telle.router.trace", `{"dealer":"d1","group":"g1","seq":1}`},
+			{"telle.presence.d1", ""},
 			{"telle.bridge.sessions", ""},
 			{"telle.bridge.trace", `{"dealer":"d1","seq":1}`},
 			{"telle.router.loglevel." + router, ""},
