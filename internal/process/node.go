@@ -153,6 +153,7 @@ func (n *node) route(services bool) error {
 		Hub:          n.hub,
 		Publisher:    n.stream(),
 		Memory:       memory{n.broker},
+		States:       n.broker,
 		Carrier:      n.broker,
 		Presence:     counted{n.presence},
 		Auth:         n.auth,

@@ -84,16 +84,20 @@ func (c *plain) leave() {
 func (c *plain) joinFirst() error {
 	ctx, done := c.within(c.server.cfg.HandshakeIn)
 	defer done()
-	first := c.identity.FollowsFirst()
-	position, err := c.server.cfg.Hub.Join(ctx, c.hub, first...)
+	follows := c.identity.FollowsFirst()
+	position, err := c.server.cfg.Hub.Join(ctx, c.hub, follows...)
 	if err != nil {
 		return err
 	}
-	c.came(first...)
-	if c.since != nil {
-		return c.hub.Resume(ctx, *c.since, position, func(r hub.Recovery) []byte { return resumedFrame(c.hub.ID(), r, nil) })
+	c.came(follows...)
+	told, err := c.outlook(ctx, position, follows)
+	if err != nil {
+		return err
 	}
-	c.hub.Start(position, readyFrame(c.hub.ID(), position, nil))
+	if c.since != nil {
+		return c.hub.Resume(ctx, *c.since, position, func(r hub.Recovery) []byte { return told.resumed(c.hub.ID(), r) })
+	}
+	c.hub.Start(position, told.ready(c.hub.ID(), position))
 	return nil
 }
 

@@ -44,6 +44,7 @@ type Config struct {
 	Hub       *hub.Hub
 	Publisher Publisher
 	Memory    Memory
+	States    States
 	Carrier   Carrier
 	Presence  Presence // nil: nobody counts who is there
 	Auth      Authenticator
