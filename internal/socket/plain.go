@@ -83,14 +83,19 @@ func (c *plain) leave() {
 func (c *plain) joinFirst() error {
 	ctx, done := c.within(c.server.cfg.HandshakeIn)
 	defer done()
-	position, err := c.server.cfg.Hub.Join(ctx, c.hub, c.identity.FollowsFirst()...)
+	follows := c.identity.FollowsFirst()
+	position, err := c.server.cfg.Hub.Join(ctx, c.hub, follows...)
+	if err != nil {
+		return err
+	}
+	told, err := c.outlook(ctx, position, follows)
 	if err != nil {
 		return err
 	}
 	if c.since != nil {
-		return c.hub.Resume(ctx, *c.since, position, func(r hub.Recovery) []byte { return resumedFrame(c.hub.ID(), r) })
+		return c.hub.Resume(ctx, *c.since, position, func(r hub.Recovery) []byte { return told.resumed(c.hub.ID(), r) })
 	}
-	c.hub.Start(position, readyFrame(c.hub.ID(), position))
+	c.hub.Start(position, told.ready(c.hub.ID(), position))
 	return nil
 }
 
@@ -240,12 +245,12 @@ func validID(id json.RawMessage) bool {
 }
 
 // reply answers an ack to a frame with an id only, and an error to any.
-func (f *clientFrame) reply(seq *uint64, refused *failure) []byte {
+func (f *clientFrame) reply(a answer) []byte {
 	switch {
-	case refused != nil:
-		return reply{Event: "error", ID: f.ID, Error: refused}.encode()
+	case a.Refused != nil:
+		return reply{Event: "error", ID: f.ID, Error: a.Refused}.encode()
 	case f.ID != nil:
-		return reply{Event: "ack", ID: f.ID, Seq: seq}.encode()
+		return reply{Event: "ack", ID: f.ID, Seq: a.Seq, State: a.State, Data: a.Data}.encode()
 	}
 	return nil
 }
