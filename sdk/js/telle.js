@@ -188,8 +188,8 @@ class Telle {
 
 	/** The next page of a dealer's open chats, for an admin who follows all: they go into `chats`, too. */
 	async more({dealerId, limit} = {}) {
-		const key = String(dealerId ?? [...this.#before.keys()][0] ?? "");
-		const {data} = await this.send("chats", {dealerId: dealerId ?? (key || undefined), before: this.#before.get(key), limit});
+		const before = this.#before.get(dealerId === undefined ? this.#before.keys().next().value : String(dealerId));
+		const {data} = await this.send("chats", {dealerId, before, limit});
 		this.#page(data);
 		return data;
 	}
@@ -371,8 +371,6 @@ class Telle {
 			this.#to("live");
 			this.#recovered();
 			return this.#flush();
-		case "chats":
-			return this.#page(frame.data);
 		case "expiring":
 			return this.#expiring(frame.data);
 		}
@@ -392,6 +390,7 @@ class Telle {
 			this.chats.clear(); // what has changed meanwhile nobody will tell
 		}
 		for (const state of data.states ?? []) this.#know(state);
+		for (const page of data.chats ?? []) this.#page(page);
 		this.#to("live");
 		this.#emit("ready", data);
 		if (data.recovered === false) this.#emit("lost", data);
@@ -459,10 +458,9 @@ class Telle {
 		}
 	}
 
-	#page({dealerId, chats, more}) {
-		if (chats.length > 0) this.#before.set(String(dealerId), chats.at(-1).seq);
+	#page({dealerId, chats}) {
+		if (chats.length > 0) this.#before.set(dealerId, chats.at(-1).seq);
 		for (const state of chats) this.#know(state);
-		this.#emit("chats", {dealerId, chats, more});
 	}
 
 	/** A new connection with a new token, before the old one is no longer good: not of all clients in one moment. */
