@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -53,7 +54,7 @@ func TestSnapshotsAreRightWhenBridgesAreKilledAndNATSRestarts(t *testing.T) {
 			}
 		})
 		_ = pause(t.Context(), rand.N(600*time.Millisecond)) // at a random moment of its work
-		killed.nc.Close() // as if it was killed
+		killed.nc.Close()                                    // as if it was killed
 		reader.wantStatesOfNow(t, connect(t, s))
 		happening.Wait()
 		if round%2 == 1 {
@@ -435,4 +436,43 @@ func TestInAClusterStatesAreRight(t *testing.T) {
 	if replicas := js.info(t, "KV_TELLE_STATE").Config.Replicas; replicas != 3 {
 		t.Errorf("%d replicas", replicas)
 	}
+}
+
+// The whole of a stream is folded, as on the first day and by telle state rebuild.
+func BenchmarkFoldStates(b *testing.B) {
+	const count, chats = 200_000, 5000
+	s := startServer(b)
+	r, js := runReady(b, s.ClientURL()), connect(b, s)
+	js.storeMany(b, chats, count, strings.Repeat("x", 100))
+	began := time.Now()
+	r.fold(b)
+	for b.Loop() {
+		js.awaitFolded(b, r)
+	}
+	b.ReportMetric(count/time.Since(began).Seconds(), "events/s")
+	b.ReportMetric(float64(r.Stats().StatesPut)/count, "puts/event")
+}
+
+// A storm of joins asks for the states of chats of which some have events that no snapshot has.
+func BenchmarkStates(b *testing.B) {
+	const chats = 5000
+	s := startServer(b)
+	r, js := runReady(b, s.ClientURL()), connect(b, s)
+	js.storeMany(b, chats, 20_000, "hello")
+	stop := r.fold(b)
+	js.awaitFolded(b, r)
+	stop()
+	js.storeMany(b, chats/10, 1000, "hello")
+	position := js.position(b)
+	b.SetParallelism(1000)
+	b.ResetTimer()
+	var n atomic.Int64
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			in := subjects.Conversation{Dealer: "d", Group: "g" + strconv.FormatInt(n.Add(1)%chats, 10)}
+			if _, err := r.States(b.Context(), position, in); err != nil {
+				b.Error(err)
+			}
+		}
+	})
 }

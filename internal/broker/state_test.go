@@ -261,3 +261,32 @@ func TestStatesAreReadWhereThereIsNoBucket(t *testing.T) {
 		t.Errorf("%s", router.out)
 	}
 }
+
+// With permissions from before there was the bucket everything else works, nobody waits
+// long, and NATS is asked for it only once.
+func TestWhereTheBucketMayNotBeUsedStatesAreReadFromTheStream(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t, `authorization { users: [
+		{ user: high, password: p }
+		{ user: low, password: p, permissions: { publish: { deny: [ "$JS.API.STREAM.*.KV_TELLE_STATE", "$JS.API.*.GET.KV_TELLE_STATE", "$KV.TELLE_STATE.>" ] } } } ] }`)
+	b := runReady(t, s.ClientURL(), byUser("low"))
+	b.fold(t)
+	js, err := jetstream.New(runReady(t, s.ClientURL(), byUser("high")).nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third{nil, js}.happen(t, 10, 100)
+	began := time.Now()
+	for range 20 {
+		b.wantRead(t, third{nil, js}, 10)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	testkit.Eventually(t, "the feed to say why", func() bool { return strings.Contains(b.out.String(), "may not use the bucket TELLE_STATE") })
+	before := b.Stats().Errors
+	_ = pause(t.Context(), 3*feedPause) // in which it would be asked for again
+	if n := b.Stats().Errors; n != before || n > 3 {
+		t.Errorf("NATS has refused %d times, then %d", before, n)
+	}
+}

@@ -154,7 +154,9 @@ func (g *guarded) start(redisURL string, bridgeFlags ...string) *stack {
 
 // stream looks at a stream as the observer does.
 func (g *guarded) stream(name string) (*jetstream.StreamInfo, error) {
-	js, err := jetstream.New(g.as("observer"))
+	nc := g.as("observer")
+	defer nc.Close()
+	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
