@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -443,7 +442,7 @@ func BenchmarkFoldStates(b *testing.B) {
 	const count, chats = 200_000, 5000
 	s := startServer(b)
 	r, js := runReady(b, s.ClientURL()), connect(b, s)
-	js.storeMany(b, chats, count, strings.Repeat("x", 100))
+	js.happen(b, chats, count)
 	began := time.Now()
 	r.fold(b)
 	for b.Loop() {
@@ -458,19 +457,18 @@ func BenchmarkStates(b *testing.B) {
 	const chats = 5000
 	s := startServer(b)
 	r, js := runReady(b, s.ClientURL()), connect(b, s)
-	js.storeMany(b, chats, 20_000, "hello")
+	js.happen(b, chats, 20_000)
 	stop := r.fold(b)
 	js.awaitFolded(b, r)
 	stop()
-	js.storeMany(b, chats/10, 1000, "hello")
+	js.happen(b, chats/10, 1000)
 	position := js.position(b)
 	b.SetParallelism(1000)
 	b.ResetTimer()
 	var n atomic.Int64
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			in := subjects.Conversation{Dealer: "d", Group: "g" + strconv.FormatInt(n.Add(1)%chats, 10)}
-			if _, err := r.States(b.Context(), position, in); err != nil {
+			if _, err := r.States(b.Context(), position, chat(int(n.Add(1)%chats))); err != nil {
 				b.Error(err)
 			}
 		}

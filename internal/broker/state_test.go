@@ -45,15 +45,22 @@ func chat(n int) subjects.Conversation {
 func (c third) happen(t testing.TB, chats, n int) {
 	t.Helper()
 	var acks []jetstream.PubAckFuture
-	for range n {
+	for i := range n {
 		in := chat(rand.IntN(chats))
 		payload := fmt.Sprintf(happenings[rand.IntN(len(happenings))], in.Dealer, in.Group)
 		ack, err := c.PublishAsync(in.Subject(subjects.Chat), []byte(payload))
 		if err != nil {
 			t.Fatal(err)
 		}
-		acks = append(acks, ack)
+		if acks = append(acks, ack); len(acks) == 1000 || i == n-1 {
+			awaitAcks(t, acks)
+			acks = acks[:0]
+		}
 	}
+}
+
+func awaitAcks(t testing.TB, acks []jetstream.PubAckFuture) {
+	t.Helper()
 	for _, ack := range acks {
 		select {
 		case <-ack.Ok():
