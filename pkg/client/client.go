@@ -39,8 +39,7 @@ type Client struct {
 	since  *uint64                          // the greatest sequence had
 	last   map[subjects.Conversation]uint64 // the same for each: one may get an event late, when others are further
 	states map[subjects.Conversation]events.State
-	missed int         // events that have come since the return
-	back   *time.Timer // until all that was missed has come: see settle; nil: all has
+	missed *int // events that have come since the return; nil: all has come
 
 	calls   []*call // what is not answered, in the order in which it is sent
 	ids     uint64
@@ -196,7 +195,6 @@ func (c *Client) finish(why end) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = true
-	c.stopSettling()
 	c.toLocked(Status{State: Closed, Why: why.reason, Code: int(why.code)})
 	for _, call := range slices.Clone(c.calls) {
 		c.answer(call, Ack{}, &Error{Code: CodeClosed, Message: "the client has ended"})

@@ -56,14 +56,6 @@ func TestAClientThatComesBackMissesNothingAndHearsNothingTwice(t *testing.T) {
 	c.tells(t, "live", "CHAT_MESSAGE 108", "live", "CHAT_MESSAGE 109", "recovered 2", "CHAT_MESSAGE 110")
 }
 
-func TestRecoveredComesByItselfWhenARouterSaysNothingMore(t *testing.T) {
-	router := newRouter(t)
-	c := run(t, Config{URL: router.url})
-	router.ready(`"seq":100`).breaks()
-	router.ready(`"seq":100,"recovered":true`).says(event(101, "g1"))
-	c.tells(t, "live", "live", "CHAT_MESSAGE 101", "recovered 1")
-}
-
 func TestWhatMayBeMissingIsTold(t *testing.T) {
 	router := newRouter(t)
 	c := run(t, Config{URL: router.url})
