@@ -96,6 +96,7 @@ const DRAIN = 1012, LIMIT = 4429;
 const HANDSHAKE = 15_000; // ms until "ready"
 const STEADY = 5_000; // ms: a connection that lasts for less does not count as mended
 const REMEMBERED = 100_000; // ms: the stream knows a double for 2 minutes
+const LONGEST_HINT = 60_000; // ms
 const OWN = 500; // messages of ours that are known when they come back
 
 // These ask, and are no events: nothing of them is stored, and a field of another name is refused.
@@ -568,7 +569,7 @@ const outcome = ({muted, adminId}) => muted ? String(adminId) : null;
 export function pause({code, reason}, attempts, {first, most}, random = Math.random) {
 	const hint = code === DRAIN && /(\d+) ms/.exec(reason ?? "");
 	if (hint) {
-		return Math.min(Number(hint[1]), most);
+		return Math.min(Number(hint[1]), LONGEST_HINT);
 	}
 	if (code === LIMIT) {
 		return most / 2 + random() * most / 2;

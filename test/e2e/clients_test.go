@@ -180,6 +180,14 @@ func TestTheGoClientKeepsItsPromises(t *testing.T) {
 	if folded != told {
 		t.Errorf("the client has folded %+v, the router %+v", folded, told)
 	}
+	h, err := customer.History(t.Context(), of, 0, 200)
+	if err != nil || len(h.Events) != 200 || !h.More || h.Events[0].At.IsZero() {
+		t.Errorf("the history has %d events, more: %v, %v", len(h.Events), h.More, err)
+	}
+	rest, err := customer.History(t.Context(), of, h.Before, 200)
+	if err != nil || len(rest.Events) != 2*each*rounds-200 || rest.More {
+		t.Errorf("before them it has %d, more: %v, %v", len(rest.Events), rest.More, err)
+	}
 	testkit.Eventually(t, "all to be recovered", func() (all bool) {
 		customer.note(func() { all = customer.recovered >= rounds*(each-20) })
 		return all
