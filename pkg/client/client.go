@@ -98,7 +98,8 @@ func New(cfg Config) (*Client, error) {
 
 // Run keeps the client connected until ctx ends, which is no error, or until the router
 // refuses it for good: then it returns an [*Error]. What is not answered by then is
-// answered with [CodeClosed]. It may be called once.
+// answered with [CodeClosed]; and after the end of ctx nothing more is told. It may be
+// called once.
 func (c *Client) Run(ctx context.Context) error {
 	c.mu.Lock()
 	again := c.begun

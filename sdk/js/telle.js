@@ -203,7 +203,7 @@ class Telle {
 
 	async unfollow(groupId, dealerId) {
 		const answer = await this.send("unfollow", {dealerId, groupId});
-		this.#follows.delete(chatKey(dealerId ?? "", groupId ?? ""));
+		for (const dealer of ["", dealerId ?? ""]) this.#follows.delete(chatKey(dealer, groupId ?? ""));
 		return answer;
 	}
 
