@@ -59,6 +59,8 @@ var rules = []rule{
 
 	stdOnly("internal/hub", "pkg",
 		"delivery is tested with fake clocks and pipes, without a broker and without sockets"),
+	stdOnly("internal/presence", "pkg",
+		"who has gone, and when that is said, is tested with fake clocks, without a broker and without sockets"),
 	stdOnly("internal/socketio", "",
 		"the codec is pure, so it can be fuzzed"),
 	stdOnly("internal/secret", "",
@@ -231,6 +233,7 @@ var forbidden = []struct{ from, to, word string }{
 
 	{"internal/hub", "golang.org/x/time/rate", "internal/hub imports the standard"},
 	{"internal/hub", "internal/ops", "internal/hub imports the standard"},
+	{"internal/presence", "internal/broker", "internal/presence imports the standard"},
 	{"internal/socketio", "pkg/events", "internal/socketio imports the standard"},
 	{"internal/secret", "internal/ops", "internal/secret imports the standard"},
 	{"pkg/subjects", "pkg/events", "pkg/subjects imports the standard"},
@@ -294,6 +297,7 @@ func TestWhatTheDesignAllowsIsAllowed(t *testing.T) {
 		{"internal/hub", []string{"pkg/events", "log/slog", "internal/hub/queue"}},
 		{"internal/socket", []string{"internal/hub", "internal/socketio", "internal/auth",
 			"github.com/coder/websocket", "golang.org/x/time/rate"}},
+		{"internal/presence", []string{"pkg/events", "pkg/subjects", "log/slog"}},
 		{"internal/socketio", []string{"encoding/json"}},
 		{"internal/load", []string{"internal/socketio", "pkg/subjects", "github.com/coder/websocket",
 			"github.com/nats-io/nats.go", "github.com/redis/go-redis/v9", "github.com/golang-jwt/jwt/v5"}},
