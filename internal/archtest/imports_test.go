@@ -76,6 +76,8 @@ var rules = []rule{
 
 	{"only cmd imports internal/load", "it is a client of the house, not a part of it",
 		func(from, to string) bool { return in(to, "internal/load") && !in(from, "internal/load cmd") }},
+	{"only internal/console imports sdk", "the JavaScript client is served to pages, and nothing else in a program needs it",
+		func(from, to string) bool { return in(to, "sdk") && !in(from, "sdk internal/console") }},
 	{"nobody imports cmd", "a command is an end: what two commands share is a room",
 		func(_, to string) bool { return in(to, "cmd") }},
 	{"only cmd imports internal/process", "it assembles the other rooms, so none of them can need it",
@@ -133,7 +135,7 @@ func roomOf(path string) string {
 	return strings.Join(parts[:min(2, len(parts))], "/")
 }
 
-func isOurs(path string) bool { return in(path, "cmd internal pkg") }
+func isOurs(path string) bool { return in(path, "cmd internal pkg sdk") }
 
 // isStd goes by Go's own convention: outside the standard library a path starts with a host name.
 func isStd(path string) bool {
@@ -239,6 +241,7 @@ var forbidden = []struct{ from, to, word string }{
 	{"pkg/events", "golang.org/x/text/language", "pkg/events imports the standard"},
 	{"pkg/client", "internal/socket", "pkg/client imports the standard"},
 	{"internal/load", "pkg/client", "no clients"},
+	{"internal/socket", "sdk/js", "only internal/console imports sdk"},
 
 	{"internal/process", "cmd/router", "nobody imports cmd"},
 	{"internal/socket", "internal/process", "only cmd imports internal/process"},
