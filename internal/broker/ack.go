@@ -2,7 +2,10 @@ package broker
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // streamAnswer is what a stream says to a message: an ack, or an error.
@@ -21,6 +24,18 @@ type streamError struct {
 }
 
 func (r *streamError) Error() string { return fmt.Sprintf("stream: %s (%d)", r.Description, r.ErrCode) }
+
+// isConflict reports whether a stream has refused a message because of what is there. A
+// stream with replicas has a code of its own for that.
+func isConflict(err error) bool {
+	var code jetstream.ErrorCode
+	if refusal, ok := errors.AsType[*jetstream.APIError](err); ok {
+		code = refusal.ErrorCode
+	} else if refusal, ok := errors.AsType[*streamError](err); ok {
+		code = jetstream.ErrorCode(refusal.ErrCode)
+	}
+	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
+}
 
 // readAck reads the answer to a message that a stream should have stored. It returns
 // an error if that does not say so.

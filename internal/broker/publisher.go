@@ -5,6 +5,7 @@ import (
 	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/telle-ai/event-router/pkg/events"
@@ -89,21 +91,23 @@ type pending struct {
 	size    int64
 	taken   int64                       // when the event was taken in, in microseconds since 1970
 	took    func(time.Duration)         // is told how long it took since; nil: nobody asks
+	expects bool                        // the stream refuses it unless its subject's last message is a certain one
 	done    func(seq uint64, err error) // called once, without the publisher's lock
 	expiry  *time.Timer                 // nil: held until it is stored
 
 	// Guarded by publisher.mu.
-	next    *pending // in its lane
-	address *address // for its acks, however often it is sent: a late ack counts; nil: not sent yet
-	times   int      // that it was sent
-	ended   bool
-	looked  bool          // it is being looked up: not to be sent
-	refused int           // times in a row
-	copied  time.Time     // when the stream first said that it was taking in a copy of it; zero: it has not
-	soon    time.Duration // after which it is, or was, sent again for that
-	waits   bool          // for that
-	retry   time.Time     // when to send it again
-	first   time.Time     // it cannot have been stored before; zero: nor since
+	next     *pending // in its lane
+	address  *address // for its acks, however often it is sent: a late ack counts; nil: not sent yet
+	times    int      // that it was sent
+	ended    bool
+	looked   bool          // it is being looked up: not to be sent
+	conflict error         // that the stream has refused it for what it expects; nil: it has not
+	refused  int           // times in a row
+	copied   time.Time     // when the stream first said that it was taking in a copy of it; zero: it has not
+	soon     time.Duration // after which it is, or was, sent again for that
+	waits    bool          // for that
+	retry    time.Time     // when to send it again
+	first    time.Time     // it cannot have been stored before; zero: nor since
 }
 
 // An address is where the acks of one message at a time arrive.
@@ -179,6 +183,9 @@ func newPublisher(nc *nats.Conn, cfg Config, find func(context.Context, *pending
 func (b *Broker) Publish(ctx context.Context, p events.Publication, done func(seq uint64, err error)) error {
 	m := b.publisher.newPending(p.Event.Subject(), p.ID)
 	m.header, m.data = withTrace(b.publisher.headerOf(p.Origin, p.Session), p.Trace), p.Event.Payload()
+	if p.Expect != nil {
+		m.header, m.expects = expecting(m.header, *p.Expect), true
+	}
 	m.stream, m.lane, m.done = ChatStream, m.subject, done
 	m.taken, m.took = takenAt(p.Received), b.publisher.took[p.Origin]
 	if p.ID != "" {
@@ -201,6 +208,13 @@ func (p *publisher) headerOf(from events.Origin, session string) nats.Header {
 		h[events.HeaderSession] = []string{session}
 	}
 	return p.withID(h)
+}
+
+// expecting adds to an event's header after which one of its subject it may be stored.
+func expecting(h nats.Header, last uint64) nats.Header {
+	h = maps.Clone(h)
+	h[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(last, 10)}
+	return h
 }
 
 // takenAt returns a time as the header has it; now, if there is none.
@@ -679,6 +693,12 @@ func (p *publisher) acknowledged(answer *nats.Msg) {
 		return // answered before: it was sent more than once; or expired
 	}
 	ack, err := readAck(answer.Data, m.stream)
+	if m.expects && isConflict(err) {
+		m.conflict = err
+		p.doubt(m) // it may be the last event itself, by an earlier try
+		p.mu.Unlock()
+		return
+	}
 	if err != nil {
 		p.refusedByStream(m, err)
 		p.mu.Unlock()

@@ -146,14 +146,6 @@ func (k *keeping) look(ctx context.Context, stream jetstream.Stream) (uint64, er
 	return revision, err
 }
 
-// isConflict reports whether the stream has refused a value because of what is there.
-// A stream with replicas has a code of its own for that.
-func isConflict(err error) bool {
-	refusal, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && (refusal.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
-		refusal.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
-}
-
 // lastKept returns the last that was kept for a session, as some replica knows it; one
 // without a sequence if there is nothing.
 func lastKept(ctx context.Context, stream jetstream.Stream, id string) (*jetstream.RawStreamMsg, error) {

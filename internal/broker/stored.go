@@ -3,9 +3,12 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/telle-ai/event-router/pkg/events"
 )
 
 const (
@@ -54,6 +57,10 @@ func (p *publisher) settle(ctx context.Context, m *pending) {
 	if err == nil {
 		p.duplicates.Add(1)
 		p.end(m, seq, nil)
+		return
+	}
+	if errors.Is(err, errNone) && m.conflict != nil {
+		p.end(m, 0, fmt.Errorf("%w: %w", events.ErrConflict, m.conflict))
 		return
 	}
 	p.mu.Lock()

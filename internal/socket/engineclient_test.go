@@ -17,38 +17,38 @@ import (
 	"github.com/telle-ai/event-router/internal/hub"
 )
 
-// An answer is what an HTTP request gets.
-type answer struct {
+// An httpAnswer is what an HTTP request gets.
+type httpAnswer struct {
 	status int
 	header http.Header
 	body   string
 }
 
-func (a answer) String() string { return fmt.Sprintf("%d %.200q", a.status, a.body) }
+func (a httpAnswer) String() string { return fmt.Sprintf("%d %.200q", a.status, a.body) }
 
 // packets returns those of a payload.
-func (a answer) packets() []string { return strings.Split(a.body, "\x1e") }
+func (a httpAnswer) packets() []string { return strings.Split(a.body, "\x1e") }
 
 // request sends a request to /socket.io/ of a process.
-func (w *world) request(ctx context.Context, process int, method, query, body string, header ...string) (answer, error) {
+func (w *world) request(ctx context.Context, process int, method, query, body string, header ...string) (httpAnswer, error) {
 	req, err := http.NewRequestWithContext(ctx, method, w.processes[process].url+"/socket.io/?"+query, strings.NewReader(body))
 	if err != nil {
-		return answer{}, err
+		return httpAnswer{}, err
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
 	res, err := w.http.Do(req)
 	if err != nil {
-		return answer{}, err
+		return httpAnswer{}, err
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	return answer{res.StatusCode, res.Header, string(b)}, err
+	return httpAnswer{res.StatusCode, res.Header, string(b)}, err
 }
 
 // ask is request of the first process, which must be answered.
-func (w *world) ask(method, query, body string, header ...string) answer {
+func (w *world) ask(method, query, body string, header ...string) httpAnswer {
 	w.Helper()
 	a, err := w.request(w.Context(), 0, method, query, body, header...)
 	if err != nil {
@@ -132,7 +132,7 @@ func (c *engineClient) dial(query string) (*websocket.Conn, error) {
 func (c *engineClient) session() string { return "EIO=4&transport=polling&sid=" + c.sid }
 
 // get is a poll, whatever its answer.
-func (c *engineClient) get() (answer, error) {
+func (c *engineClient) get() (httpAnswer, error) {
 	return c.world.request(c.ctx, c.turn(), http.MethodGet, c.session(), "")
 }
 
@@ -209,7 +209,7 @@ func (c *engineClient) post(body string) error {
 	return nil
 }
 
-func (c *engineClient) postAnswered(body string) (answer, error) {
+func (c *engineClient) postAnswered(body string) (httpAnswer, error) {
 	return c.world.request(c.ctx, c.turn(), http.MethodPost, c.session(), body, "Content-Type", "text/plain;charset=UTF-8")
 }
 

@@ -196,7 +196,7 @@ func TestARefusalCanBeReadByAPageOfAnotherOrigin(t *testing.T) {
 
 func TestAPreflightIsAnswered(t *testing.T) {
 	w := start(t, func(s *settings) { s.Origins = []string{"shop.example"} })
-	preflight := func(origin string) answer {
+	preflight := func(origin string) httpAnswer {
 		return w.ask(http.MethodOptions, "EIO=4&transport=polling&sid=x", "", "Origin", origin,
 			"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type")
 	}
@@ -248,7 +248,7 @@ func TestABodyThatIsNoPayloadEndsTheClient(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, func(s *settings) { s.MaxMessage = 1 << 16 })
 			p := w.joinPage("polling", customer)
-			polled := make(chan answer, 1)
+			polled := make(chan httpAnswer, 1)
 			go func() { a, _ := p.get(); polled <- a }()
 			testkit.Eventually(t, "the poll", func() bool { return w.serving.Load() == 1 })
 			if a, err := p.postAnswered(body); err != nil || a.status != http.StatusBadRequest || a.body != badRequest {
@@ -329,7 +329,7 @@ func TestAFarTooLongMessageEndsTheClientOverAWebSocket(t *testing.T) {
 
 // refusedAsTwo fails the test unless a poll that came while another one waited, or a
 // post, is refused and the session gone.
-func (p *page) refusedAsTwo(a answer, err error) {
+func (p *page) refusedAsTwo(a httpAnswer, err error) {
 	p.Helper()
 	p.must(err)
 	if a.status != http.StatusBadRequest || a.body != badRequest {
@@ -347,7 +347,7 @@ func TestTwoPollsAtOnceEndTheClient(t *testing.T) {
 		w := start(t, func(s *settings) { s.processes = 3 })
 		p := w.joinPage("polling", customer)
 		p.turn = always(turns[0])
-		first := make(chan answer, 1)
+		first := make(chan httpAnswer, 1)
 		go func() { a, _ := p.get(); first <- a }()
 		w.waits(p)
 		second := w.newEngineClient(t.Context(), always(turns[1]))
@@ -385,7 +385,7 @@ func TestTwoPostsAtOnceEndTheClient(t *testing.T) {
 			<-join
 			return nil
 		})
-		first := make(chan answer, 1)
+		first := make(chan httpAnswer, 1)
 		go func() { a, _ := p.postAnswered(`421["client_join",` + joins + `]`); first <- a }()
 		<-joining
 		second := w.newEngineClient(t.Context(), always(turns[1]))
@@ -459,7 +459,7 @@ func TestAClosePacketEndsTheClient(t *testing.T) {
 func TestAPollThatWaitsWhenItsClientClosesIsAnswered(t *testing.T) {
 	w := start(t)
 	p := w.joinPage("polling", customer)
-	polled := make(chan answer, 1)
+	polled := make(chan httpAnswer, 1)
 	go func() { a, _ := p.get(); polled <- a }()
 	w.waits(p)
 	p.says("1")
@@ -496,7 +496,7 @@ func TestAProcessThatCannotBeReachedIsNoReasonToForgetTheSession(t *testing.T) {
 		c.before = func(context.Context, envelope) error { return errors.New("no responders") }
 	})
 	p.turn = always(1)
-	for _, ask := range []func() (answer, error){p.get, func() (answer, error) { return p.postAnswered("3") }} {
+	for _, ask := range []func() (httpAnswer, error){p.get, func() (httpAnswer, error) { return p.postAnswered("3") }} {
 		if a, err := ask(); err != nil || a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
 			t.Errorf("got %v, %v", a, err)
 		}

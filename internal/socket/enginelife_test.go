@@ -374,7 +374,7 @@ func TestACarriedRequestIsBoundedInTime(t *testing.T) {
 			c.before = func(ctx context.Context, _ envelope) error { <-ctx.Done(); return ctx.Err() }
 		})
 		p.turn = always(1)
-		for _, ask := range []func() (answer, error){p.get, func() (answer, error) { return p.postAnswered("3") }} {
+		for _, ask := range []func() (httpAnswer, error){p.get, func() (httpAnswer, error) { return p.postAnswered("3") }} {
 			began := time.Now()
 			if a, err := ask(); err != nil || a.status != http.StatusServiceUnavailable {
 				w.Errorf("got %v, %v", a, err)
@@ -528,7 +528,7 @@ func TestAPollThatIsCarriedEndsWhenItsProcessDrains(t *testing.T) {
 		if how == "on its way" {
 			w.carrier.set(func(c *fakeCarrier) { c.before = on(doPoll, func(context.Context) error { <-arrive; return nil }) })
 		}
-		polled := make(chan answer, 1)
+		polled := make(chan httpAnswer, 1)
 		go func() { a, _ := p.get(); polled <- a }()
 		synctest.Wait()
 		began := time.Now()
@@ -552,7 +552,7 @@ func TestAfterAProcessWasLeftItCarriesOn(t *testing.T) {
 	bubble(t, func(w *world) {
 		p, tunnel := w.joinPage("polling", customer), w.come(way{"upgraded", 0, 1}, customer)
 		p.turn = always(1)
-		polled := make(chan answer, 1)
+		polled := make(chan httpAnswer, 1)
 		go func() { a, _ := p.get(); polled <- a }()
 		synctest.Wait()
 		go w.processes[1].Leave(context.Background(), 0)

@@ -18,16 +18,17 @@ const (
 	codeTooLarge    = "too_large"
 	codeLimited     = "rate_limited"
 	codeUnavailable = "unavailable"
+	codeConflict    = "conflict"
 
 	codeUnauthorized = "unauthorized" // of Socket.IO, which has no close codes
 )
 
 // What clients are told.
 var (
-	unreachable = &failure{codeUnavailable, "the stream cannot be reached: try again"}
-	tooLong     = &failure{codeTooLarge, "the frame is longer than this server takes"}
-	tooDeep     = &failure{codeInvalid, "the frame is nested more deeply than can be read"}
-	notStored   = &failure{codeUnavailable, "the event was not stored in time, though it may still be: send it again"}
+	unreachable = because(codeUnavailable, "the stream cannot be reached: try again")
+	tooLong     = because(codeTooLarge, "the frame is longer than this server takes")
+	tooDeep     = because(codeInvalid, "the frame is nested more deeply than can be read")
+	notStored   = because(codeUnavailable, "the event was not stored in time, though it may still be: send it again")
 )
 
 // encodeWebSocket appends the plain protocol's frame of an event,
@@ -116,8 +117,17 @@ type reply struct {
 	Event string          `json:"event"`
 	ID    json.RawMessage `json:"id,omitempty"` // that of the client's frame
 	Seq   *uint64         `json:"seq,omitempty"`
-	Data  *ready          `json:"data,omitempty"`
+	State *events.State   `json:"state,omitempty"`
+	Data  any             `json:"data,omitempty"`
 	Error *failure        `json:"error,omitempty"`
+}
+
+// An answer is what comes of a request.
+type answer struct {
+	Seq     *uint64       // where it stands in the stream, or the position from which it holds; nil: nowhere
+	State   *events.State // of the conversation that was joined; nil: it was none
+	Data    any           // what was asked for; nil: nothing was
+	Refused *failure      // nil: it was done
 }
 
 type ready struct {
@@ -125,12 +135,17 @@ type ready struct {
 	Recovered *bool  `json:"recovered,omitempty"` // there when the client has asked to resume
 	Oldest    uint64 `json:"oldest,omitempty"`    // not recovered: the oldest sequence that the stream surely holds
 	Seq       uint64 `json:"seq"`                 // every event after it will come
+
+	States []events.State `json:"states,omitempty"` // of the conversations that it follows by name
 }
 
 type failure struct {
-	Code    string `json:"code"`
-	Message string `json:"message"`
+	Code    string          `json:"code"`
+	Message string          `json:"message"`
+	Owner   json.RawMessage `json:"owner,omitempty"` // of a conflict: who has the chat, or null
 }
+
+func because(code, message string) *failure { return &failure{Code: code, Message: message} }
 
 func (r reply) encode() []byte { return framed(encodeJSON(r)) }
 
@@ -145,12 +160,16 @@ func encodeJSON(v any) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-func readyFrame(session string, position uint64) []byte {
-	return reply{Event: "ready", Data: &ready{Session: session, Seq: position}}.encode()
+func readyFrame(session string, position uint64, states []events.State) []byte {
+	return reply{Event: "ready", Data: &ready{Session: session, Seq: position, States: states}}.encode()
 }
 
-func resumedFrame(session string, r hub.Recovery) []byte {
-	return reply{Event: "ready", Data: &ready{Session: session, Recovered: &r.Recovered, Oldest: r.Oldest, Seq: r.Seq}}.encode()
+func resumedFrame(session string, r hub.Recovery, states []events.State) []byte {
+	data := &ready{Session: session, Recovered: &r.Recovered, Oldest: r.Oldest, Seq: r.Seq}
+	if !r.Recovered {
+		data.States = states
+	} // else it has them, and gets every event since
+	return reply{Event: "ready", Data: data}.encode()
 }
 
 // isTooDeep reports whether it may be for its depth that encoding/json does not read a

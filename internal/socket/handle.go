@@ -15,9 +15,9 @@ type request struct {
 	event string
 	data  json.RawMessage // nil: none
 
-	// reply makes the frame of the answer: with a sequence or nil, or with what stands
-	// against it. It returns nil if the client has not asked for that answer.
-	reply func(seq *uint64, refused *failure) []byte
+	// reply makes the frame of the answer. It returns nil if the client has not asked for
+	// that one.
+	reply func(answer) []byte
 }
 
 // handle does what a client asks for.
@@ -82,15 +82,15 @@ func (c *session) check(r request) (events.Event, *failure) {
 	case err == nil:
 		return e, nil
 	case errors.Is(err, events.ErrUnknownChannel):
-		return e, &failure{codeInvalid, "event is " + err.Error()}
+		return e, because(codeInvalid, "event is "+err.Error())
 	case errors.Is(err, events.ErrChannel):
-		return e, &failure{codeForbidden, r.event + " is not for the role " + string(c.identity.Role)}
+		return e, because(codeForbidden, r.event+" is not for the role "+string(c.identity.Role))
 	case r.data == nil:
-		return e, &failure{codeInvalid, "data is missing"}
+		return e, because(codeInvalid, "data is missing")
 	case errors.Is(err, auth.ErrForbidden):
-		return e, &failure{codeForbidden, err.Error()}
+		return e, because(codeForbidden, err.Error())
 	}
-	return e, &failure{codeInvalid, err.Error()}
+	return e, because(codeInvalid, err.Error())
 }
 
 func (c *session) publish(r request, e events.Event) {
@@ -101,9 +101,9 @@ func (c *session) publish(r request, e events.Event) {
 		cancel()
 		switch {
 		case err == nil:
-			c.acknowledge(r, &seq)
+			c.acknowledge(r, answer{Seq: &seq})
 		case errors.Is(err, events.ErrTooLarge):
-			c.refuse(r, &failure{codeTooLarge, "the event " + events.ErrTooLarge.Error()})
+			c.refuse(r, because(codeTooLarge, "the event "+events.ErrTooLarge.Error()))
 		default:
 			c.refuse(r, notStored)
 		}
@@ -126,7 +126,7 @@ func (c *session) follow(r request) {
 		c.refuse(r, refused)
 		return
 	}
-	c.acknowledge(r, &position)
+	c.acknowledge(r, answer{Seq: &position})
 }
 
 func (c *session) unfollow(r request) {
@@ -141,15 +141,15 @@ func (c *session) unfollow(r request) {
 	case !joined:
 		c.refuse(r, notFollowed(to))
 	default:
-		c.acknowledge(r, nil)
+		c.acknowledge(r, answer{})
 	}
 }
 
 func notFollowed(c subjects.Conversation) *failure {
 	if c.Group == "" {
-		return &failure{codeInvalid, "this session does not follow all chats of the dealer, as without groupId"}
+		return because(codeInvalid, "this session does not follow all chats of the dealer, as without groupId")
 	}
-	return &failure{codeInvalid, "groupId is not one that this session follows by name"}
+	return because(codeInvalid, "groupId is not one that this session follows by name")
 }
 
 // parseFollow returns which conversation a follow or unfollow names: a group or,
@@ -157,7 +157,7 @@ func notFollowed(c subjects.Conversation) *failure {
 // client has just one dealer.
 func (c *session) parseFollow(r request) (to subjects.Conversation, refused *failure) {
 	if c.identity.Role == auth.Customer {
-		return to, &failure{codeForbidden, r.event + " is not for the role customer"}
+		return to, because(codeForbidden, r.event+" is not for the role customer")
 	}
 	if to, refused = parseConversation(r.data); refused != nil {
 		return to, refused
@@ -166,10 +166,10 @@ func (c *session) parseFollow(r request) (to subjects.Conversation, refused *fai
 		to.Dealer = c.identity.Dealers[0]
 	}
 	if to.Dealer == "" {
-		return to, &failure{codeInvalid, "dealerId is missing"}
+		return to, because(codeInvalid, "dealerId is missing")
 	}
 	if err := c.identity.MayFollow(to); err != nil {
-		return to, &failure{codeForbidden, err.Error()}
+		return to, because(codeForbidden, err.Error())
 	}
 	return to, nil
 }
@@ -179,27 +179,27 @@ func (c *session) parseFollow(r request) (to subjects.Conversation, refused *fai
 func parseConversation(data json.RawMessage) (c subjects.Conversation, refused *failure) {
 	var fields map[string]json.RawMessage
 	if data != nil && json.Unmarshal(data, &fields) != nil {
-		return c, &failure{codeInvalid, "data must be an object"}
+		return c, because(codeInvalid, "data must be an object")
 	}
 	for name, text := range map[string]*string{"dealerId": &c.Dealer, "groupId": &c.Group} {
 		if value, ok := fields[name]; ok {
 			var id events.ID
 			if err := json.Unmarshal(value, &id); err != nil || id.IsZero() {
-				return c, &failure{codeInvalid, name + " must be a string or an integer"}
+				return c, because(codeInvalid, name+" must be a string or an integer")
 			}
 			*text = id.String()
 			delete(fields, name)
 		}
 	}
 	if len(fields) > 0 {
-		return c, &failure{codeInvalid, "data must hold nothing but dealerId and groupId"}
+		return c, because(codeInvalid, "data must hold nothing but dealerId and groupId")
 	}
 	return c, nil
 }
 
-func (c *session) acknowledge(r request, seq *uint64) { c.answer(r.reply(seq, nil)) }
+func (c *session) acknowledge(r request, a answer) { c.answer(r.reply(a)) }
 
-func (c *session) refuse(r request, why *failure) { c.answer(r.reply(nil, why)) }
+func (c *session) refuse(r request, why *failure) { c.answer(r.reply(answer{Refused: why})) }
 
 func (c *session) answer(frame []byte) {
 	if frame != nil {

@@ -87,8 +87,8 @@ var (
 
 // What clients are told that send or follow too much.
 var (
-	tooFast      = &failure{codeLimited, "frames come faster than this server takes them: send it again, later"}
-	tooManyJoins = &failure{codeLimited, "this session follows as many conversations as it may"}
+	tooFast      = because(codeLimited, "frames come faster than this server takes them: send it again, later")
+	tooManyJoins = because(codeLimited, "this session follows as many conversations as it may")
 )
 
 // flooding is why a session ends whose client goes on all the same.

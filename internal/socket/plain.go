@@ -88,9 +88,9 @@ func (c *plain) joinFirst() error {
 		return err
 	}
 	if c.since != nil {
-		return c.hub.Resume(ctx, *c.since, position, func(r hub.Recovery) []byte { return resumedFrame(c.hub.ID(), r) })
+		return c.hub.Resume(ctx, *c.since, position, func(r hub.Recovery) []byte { return resumedFrame(c.hub.ID(), r, nil) })
 	}
-	c.hub.Start(position, readyFrame(c.hub.ID(), position))
+	c.hub.Start(position, readyFrame(c.hub.ID(), position, nil))
 	return nil
 }
 
@@ -240,12 +240,12 @@ func validID(id json.RawMessage) bool {
 }
 
 // reply answers an ack to a frame with an id only, and an error to any.
-func (f *clientFrame) reply(seq *uint64, refused *failure) []byte {
+func (f *clientFrame) reply(a answer) []byte {
 	switch {
-	case refused != nil:
-		return reply{Event: "error", ID: f.ID, Error: refused}.encode()
+	case a.Refused != nil:
+		return reply{Event: "error", ID: f.ID, Error: a.Refused}.encode()
 	case f.ID != nil:
-		return reply{Event: "ack", ID: f.ID, Seq: seq}.encode()
+		return reply{Event: "ack", ID: f.ID, Seq: a.Seq, State: a.State, Data: a.Data}.encode()
 	}
 	return nil
 }

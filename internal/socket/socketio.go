@@ -52,7 +52,7 @@ func (e *engine) message(text []byte) error {
 	p, err := socketio.ParseSocketPacket(text)
 	switch {
 	case err != nil && session != nil && isTooDeep(text):
-		session.answer(replyTo(socketio.Beginning(text))(nil, tooDeep))
+		session.answer(replyTo(socketio.Beginning(text))(answer{Refused: tooDeep}))
 		return nil
 	case err != nil:
 		return err
@@ -72,7 +72,7 @@ func (e *engine) message(text []byte) error {
 		return session.event(&p)
 	case socketio.TypeBinaryEvent:
 		e.attachments = p.Attachments
-		session.answer(replyTo(&p)(nil, binaryRefused))
+		session.answer(replyTo(&p)(answer{Refused: binaryRefused}))
 	case socketio.TypeBinaryAck:
 		e.attachments = p.Attachments // of an answer to nothing that was asked
 	case socketio.TypeConnectError:
@@ -81,7 +81,7 @@ func (e *engine) message(text []byte) error {
 	return nil
 }
 
-var binaryRefused = &failure{codeInvalid, "binary data is not taken: send JSON"}
+var binaryRefused = because(codeInvalid, "binary data is not taken: send JSON")
 
 // otherNamespace lets nobody into any namespace but "/".
 func (e *engine) otherNamespace(p *socketio.SocketPacket) error {
@@ -120,7 +120,7 @@ func (c *session) event(p *socketio.SocketPacket) error {
 	}
 	r := request{event: name, reply: replyTo(p)}
 	if len(args) != 1 {
-		c.refuse(r, &failure{codeInvalid, "data is missing: an event has one argument"})
+		c.refuse(r, because(codeInvalid, "data is missing: an event has one argument"))
 		return nil
 	}
 	r.data = args[0]
@@ -129,14 +129,14 @@ func (c *session) event(p *socketio.SocketPacket) error {
 }
 
 // replyTo answers by the packet's ack, if it asks for one, or an error by an event.
-func replyTo(p *socketio.SocketPacket) func(seq *uint64, refused *failure) []byte {
+func replyTo(p *socketio.SocketPacket) func(answer) []byte {
 	id, asked := p.ID, p.HasID
-	return func(seq *uint64, refused *failure) []byte {
+	return func(a answer) []byte {
 		switch {
 		case asked:
-			return withHeader(socketio.AppendAck(make([]byte, headerRoom), id, encodeJSON(outcome{seq, refused})))
-		case refused != nil:
-			return eventFrame(eventError, encodeJSON(refused))
+			return withHeader(socketio.AppendAck(make([]byte, headerRoom), id, encodeJSON(outcome{a.Seq, a.State, a.Data, a.Refused})))
+		case a.Refused != nil:
+			return eventFrame(eventError, encodeJSON(a.Refused))
 		}
 		return nil
 	}
@@ -144,8 +144,10 @@ func replyTo(p *socketio.SocketPacket) func(seq *uint64, refused *failure) []byt
 
 // An outcome is what an event's callback gets.
 type outcome struct {
-	Seq   *uint64  `json:"seq,omitempty"`
-	Error *failure `json:"error,omitempty"`
+	Seq   *uint64       `json:"seq,omitempty"`
+	State *events.State `json:"state,omitempty"`
+	Data  any           `json:"data,omitempty"`
+	Error *failure      `json:"error,omitempty"`
 }
 
 func connectError(namespace, message, code string) []byte {
@@ -283,7 +285,7 @@ func (e *engine) tooLong(beginning []byte) {
 // to be told.
 func (e *engine) answer(beginning []byte, why *failure) {
 	if c := e.connected(); c != nil {
-		c.answer(replyTo(socketio.Beginning(beginning))(nil, why))
+		c.answer(replyTo(socketio.Beginning(beginning))(answer{Refused: why}))
 	}
 }
 

@@ -143,7 +143,7 @@ func TestAPollThatWaitsIsLetGoForTheChange(t *testing.T) {
 		w := start(t, func(s *settings) { s.processes = 2 })
 		p := w.joinPage("polling", customer)
 		p.turn, p.turns = always(processes[0]), always(processes[1])
-		polled := make(chan answer, 1)
+		polled := make(chan httpAnswer, 1)
 		go func() { a, _ := p.get(); polled <- a }()
 		w.waits(p)
 		conn, err := p.probe()

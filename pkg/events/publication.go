@@ -30,6 +30,10 @@ type Publication struct {
 	Since time.Time
 
 	Trace *Trace // nil: it belongs to none
+
+	// Expect is the sequence of the last event of the conversation, 0 for none, or else
+	// the stream does not take this one: [ErrConflict]. Nil: it may be any.
+	Expect *uint64
 }
 
 // NewPublication returns the publication of an event that has just been taken in. If the
@@ -57,6 +61,10 @@ func dedupeID(e Event, from Origin, id string) string {
 	sum := sha256.Sum256(e.Payload())
 	return string(hex.AppendEncode(b, sum[:12]))
 }
+
+// ErrConflict is under the error of a publication that expects another last event of its
+// conversation than there is: it was not stored. Look again, and decide anew.
+var ErrConflict = errors.New("the conversation has gone on meanwhile")
 
 // ErrTooLarge is under the error of a publication that is longer than the stream
 // takes: no retry can help.
