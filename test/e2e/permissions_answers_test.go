@@ -276,7 +276,7 @@ func TestAnswersOfJetStreamAreNoOrdersToProcesses(t *testing.T) {
 	testkit.Eventually(t, "all of them to be refused", func() bool {
 		n := 0
 		for _, p := range []*program{s.bridge, s.routers[0], s.routers[1]} {
-			n += strings.Count(p.text(), "what is no request of an operator was not looked at")
+			n += strings.Count(p.Text(), "what is no request of an operator was not looked at")
 		}
 		return n == 2*len(orders)
 	})

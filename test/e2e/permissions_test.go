@@ -554,7 +554,7 @@ func TestTheProgramsNeedNoMoreThanTheyMay(t *testing.T) {
 
 	testTail(t, g)
 	s.terminate()
-	for _, log := range []string{g.log(), s.bridge.text(), s.routers[0].text(), s.routers[1].text()} {
+	for _, log := range []string{g.log(), s.bridge.Text(), s.routers[0].Text(), s.routers[1].Text()} {
 		if strings.Contains(strings.ToLower(log), "violation") || strings.Contains(log, "secret-of") {
 			t.Errorf("this was refused, or says a secret:\n%s", log)
 		}
@@ -598,7 +598,7 @@ func testTail(t *testing.T, g *guarded) {
 			t.Fatal(err)
 		}
 		select {
-		case line := <-tail.lines:
+		case line := <-tail.Lines:
 			if !strings.Contains(line, "to the operator") {
 				t.Errorf("tail prints %s", line)
 			}

@@ -11,8 +11,8 @@ import (
 // die ends a program at once.
 func die(p *program) {
 	p.t.Helper()
-	p.signal(syscall.SIGKILL)
-	<-p.exited
+	p.Signal(syscall.SIGKILL)
+	<-p.Exited
 }
 
 // endAlone ends what is left of a stack whose first router has died.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/telle-ai/event-router/internal/natsd"
 	"github.com/telle-ai/event-router/internal/testkit"
 )
 
@@ -55,37 +53,16 @@ func (s *stack) terminate() {
 
 // natsServer is a nats-server that can be stopped and started again in its place.
 type natsServer struct {
-	t      testing.TB
-	url    string
-	port   int
-	dir    string
-	server *natsd.Server
+	*testkit.NATS
+	t   testing.TB
+	url string
 }
 
 func startNATS(t testing.TB) *natsServer {
 	t.Helper()
-	s := &natsServer{t: t, port: natsd.RandomPort, dir: t.TempDir()}
-	s.start()
-	t.Cleanup(s.stop)
-	s.url = s.server.ClientURL()
-	u, err := url.Parse(s.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(u.Host)
-	s.port, _ = strconv.Atoi(port)
-	return s
+	s := testkit.StartNATS(t)
+	return &natsServer{NATS: s, t: t, url: s.URL}
 }
-
-func (s *natsServer) start() {
-	s.t.Helper()
-	var err error
-	if s.server, err = natsd.Start(context.Background(), natsd.Options{Port: s.port, StoreDir: s.dir}); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-func (s *natsServer) stop() { s.server.Stop() }
 
 // connect returns a NATS client of somebody else's.
 func (s *natsServer) connect() (*nats.Conn, jetstream.JetStream) {
