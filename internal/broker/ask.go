@@ -25,8 +25,9 @@ type question struct {
 
 // An answer is a sequence of messages and an ending.
 type answer struct {
-	take func(m *nats.Msg, seq uint64)
-	last uint64 // sequence of the message before; owned by the subscription
+	stream string
+	take   func(m *nats.Msg, seq uint64)
+	last   uint64 // sequence of the message before; owned by the subscription
 }
 
 // An ending is what the stream says after the messages, or instead of them.
@@ -48,6 +49,11 @@ var (
 // ask asks any replica, which may lag behind the leader. take gets the messages, in order, on another goroutine. If
 // there is an error it may still be called after ask has returned.
 func (b *Broker) ask(ctx context.Context, q question, take func(m *nats.Msg, seq uint64)) (ending, error) {
+	return b.askOf(ctx, ChatStream, q, take)
+}
+
+// askOf is ask of another stream.
+func (b *Broker) askOf(ctx context.Context, stream string, q question, take func(m *nats.Msg, seq uint64)) (ending, error) {
 	if !b.publisher.online.Load() {
 		return ending{}, errOffline
 	}
@@ -57,10 +63,10 @@ func (b *Broker) ask(ctx context.Context, q question, take func(m *nats.Msg, seq
 	if err != nil {
 		return ending{}, err
 	}
-	an := &answer{take: take}
+	an := &answer{stream: stream, take: take}
 	reply, ended, forget := b.asker.await(an.add)
 	defer forget()
-	if err := b.nc.PublishRequest("$JS.API.DIRECT.GET."+ChatStream, reply, request); err != nil {
+	if err := b.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, reply, request); err != nil {
 		return ending{}, err
 	}
 	select {
@@ -102,9 +108,9 @@ func (an *answer) end(m *nats.Msg, last uint64) ending {
 	case "413":
 		return ending{err: errTooMany}
 	case "503":
-		return ending{err: fmt.Errorf("%w: %s does not answer", errNoStream, ChatStream)}
+		return ending{err: fmt.Errorf("%w: %s does not answer", errNoStream, an.stream)}
 	}
-	return ending{err: fmt.Errorf("stream %s: %s %s", ChatStream, status, oneLine(m.Header.Get("Description")))}
+	return ending{err: fmt.Errorf("stream %s: %s %s", an.stream, status, oneLine(m.Header.Get("Description")))}
 }
 
 // scan reads all that a question names, batch by batch, up to a sequence that the
@@ -173,6 +179,11 @@ type storedMsg struct {
 // askLeader asks the stream's leader for one message, or returns [errNone]. A leader
 // that is new may not have all yet that was acknowledged.
 func (b *Broker) askLeader(ctx context.Context, q question) (storedMsg, error) {
+	return b.askLeaderOf(ctx, ChatStream, q)
+}
+
+// askLeaderOf is askLeader of another stream.
+func (b *Broker) askLeaderOf(ctx context.Context, stream string, q question) (storedMsg, error) {
 	if !b.publisher.online.Load() {
 		return storedMsg{}, errOffline
 	}
@@ -182,9 +193,9 @@ func (b *Broker) askLeader(ctx context.Context, q question) (storedMsg, error) {
 	if err != nil {
 		return storedMsg{}, err
 	}
-	m, err := b.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+ChatStream, request)
+	m, err := b.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, request)
 	if err != nil {
-		return storedMsg{}, fmt.Errorf("stream %s: %w", ChatStream, err)
+		return storedMsg{}, fmt.Errorf("stream %s: %w", stream, err)
 	}
 	return parseStored(m.Data)
 }

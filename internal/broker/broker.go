@@ -78,9 +78,11 @@ type Broker struct {
 	link      *link
 	mayCreate *link // down: the server has said on this connection that this login may create no stream
 
-	sessions atomic.Pointer[jetstream.Stream] // of SessionBucket; nil: it has to be looked for
-	anchored atomic.Pointer[string]           // a subject that holds a message; nil: none is known
-	served   sync.Map                         // subjects of services
+	sessions *bucket
+	states   *states
+
+	anchored atomic.Pointer[string] // a subject that holds a message; nil: none is known
+	served   sync.Map               // subjects of services
 
 	reconnects atomic.Uint64
 	errors     atomic.Uint64 // that NATS reported aside
@@ -171,6 +173,8 @@ func New(cfg Config) (*Broker, error) {
 	b.carrier = &carrier{answers, carryEvery}
 	b.live = newLive(nc, cfg.Deliver, cfg.Reached, cfg.Replaced)
 	b.live.traced = cfg.Traced
+	b.sessions = &bucket{Broker: b, name: SessionBucket, config: sessionConfig}
+	b.states = newStates(b)
 	b.position = &rounds{follow: b.live.followAll, unfollow: b.live.unfollowAll, ask: b.askPosition}
 	return b, nil
 }
@@ -287,7 +291,7 @@ func (b *Broker) watchStreams(ctx context.Context) error {
 		if err == nil {
 			b.live.mark(ctx, epoch, position)
 			b.restore(interrupts, position)
-			prepared = prepared || b.prepareSessions(ctx)
+			prepared = prepared || b.prepareBuckets(ctx)
 		} else {
 			b.interrupt(true)
 		}
@@ -298,6 +302,12 @@ func (b *Broker) watchStreams(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// prepareBuckets reports whether there is no more to be done.
+func (b *Broker) prepareBuckets(ctx context.Context) bool {
+	sessions, states := b.sessions.prepare(ctx), b.states.bucket.prepare(ctx)
+	return sessions && states
 }
 
 // probe returns the stream's position.
@@ -534,6 +544,10 @@ type Stats struct {
 	Subjects       int    // followed
 	Pending        int    // live events that wait to be delivered
 	PendingBytes   int    // how long these are, about: by the length of those before
+
+	StatesFolded uint64 // events, into states of conversations
+	StatesPut    uint64 // snapshots of these
+	StatesLag    uint64 // events that are in no snapshot yet, if this process is the one to keep them
 }
 
 // Stats returns the counters.
@@ -547,6 +561,9 @@ func (b *Broker) Stats() Stats {
 		LiveIgnored:  b.live.ignored.Load(),
 		Subjects:     b.live.followed(),
 		Pending:      b.live.pending(),
+		StatesFolded: b.states.folded.Load(),
+		StatesPut:    b.states.puts.Load(),
+		StatesLag:    b.states.lag(),
 	}
 	s.PendingBytes = s.Pending * int(b.live.usual.Load())
 	b.publisher.stats(&s)

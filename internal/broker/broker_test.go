@@ -139,7 +139,7 @@ func (c third) stored(t testing.TB, name string) []*jetstream.RawStreamMsg {
 	}
 	var all []*jetstream.RawStreamMsg
 	state := stream.CachedInfo().State
-	for seq := state.FirstSeq; seq <= state.LastSeq; seq++ {
+	for seq := max(1, state.FirstSeq); seq <= state.LastSeq; seq++ {
 		m, err := stream.GetMsg(t.Context(), seq)
 		if err != nil {
 			t.Fatal(err)

@@ -45,7 +45,27 @@ func (b *Broker) Feed(ctx context.Context, name string, handle func(ctx context.
 	if name == "" || strings.ContainsAny(name, " .*>\t\r\n") {
 		return fmt.Errorf("%q cannot be a feed's name", name)
 	}
-	f := feed{Broker: b, key: "feed." + name, me: b.cfg.Name + " " + rand.Text(), handle: handle, log: b.log.With("feed", name)}
+	f := b.newFeed(name)
+	f.work = func(ctx context.Context, l *lease) error { return f.handOver(ctx, l, handle) }
+	return f.run(ctx)
+}
+
+// A feed is what one of many processes does with all events, by a lease.
+type feed struct {
+	*Broker
+	key       string
+	me        string
+	fromStart bool // the very first one begins with the stream, not with its end
+	work      func(context.Context, *lease) error
+	log       *slog.Logger
+}
+
+func (b *Broker) newFeed(name string) *feed {
+	return &feed{Broker: b, key: "feed." + name, me: b.cfg.Name + " " + rand.Text(), log: b.log.With("feed", name)}
+}
+
+// run works whenever it holds the lease, until ctx ends.
+func (f *feed) run(ctx context.Context) error {
 	for logged := ""; ; {
 		err := f.turn(ctx)
 		if ctx.Err() != nil {
@@ -61,24 +81,16 @@ func (b *Broker) Feed(ctx context.Context, name string, handle func(ctx context.
 	}
 }
 
-// A feed is one call of Feed.
-type feed struct {
-	*Broker
-	key    string
-	me     string
-	handle func(context.Context, []FeedEvent) error
-	log    *slog.Logger
-}
-
-// turn waits for the lease and hands over events as long as it holds. It returns
-// why it ended, never nil.
+// turn waits for the lease and works as long as it holds. It returns why it ended, never nil.
 func (f *feed) turn(ctx context.Context) error {
 	position, err := f.position.join(ctx)
 	if err != nil {
 		return err
 	}
-	stream := f.incarnation()
-	l, err := f.openLease(ctx, f.key, f.me, mark{Stream: stream, Seq: position})
+	if f.fromStart {
+		position = 0
+	}
+	l, err := f.openLease(ctx, f.key, f.me, mark{Stream: f.incarnation(), Seq: position})
 	if err != nil {
 		return err
 	}
@@ -94,7 +106,7 @@ func (b *Broker) incarnation() string {
 	return b.streamInfo().Created.UTC().Format(time.RFC3339Nano)
 }
 
-// hold hands over events while the lease is kept.
+// hold works while the lease is kept.
 func (f *feed) hold(ctx context.Context, l *lease) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	kept := make(chan struct{})
@@ -102,7 +114,7 @@ func (f *feed) hold(ctx context.Context, l *lease) error {
 		defer close(kept)
 		cancel(l.keep(ctx))
 	}()
-	err := f.handOver(ctx, l)
+	err := f.work(ctx, l)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -112,7 +124,7 @@ func (f *feed) hold(ctx context.Context, l *lease) error {
 }
 
 // handOver hands over batch by batch, from where the lease says.
-func (f *feed) handOver(ctx context.Context, l *lease) error {
+func (f *feed) handOver(ctx context.Context, l *lease, handle func(context.Context, []FeedEvent) error) error {
 	// While this process waited for the lease the stream may have become another one.
 	if _, err := f.position.join(ctx); err != nil {
 		return err
@@ -130,7 +142,7 @@ func (f *feed) handOver(ctx context.Context, l *lease) error {
 		if err != nil {
 			return err
 		}
-		if err := f.until(ctx, func() error { return f.handle(ctx, batch.events) }); err != nil {
+		if err := f.until(ctx, func() error { return handle(ctx, batch.events) }); err != nil {
 			return err
 		}
 		last = batch.last

@@ -147,6 +147,13 @@ func (l *lease) try(ctx context.Context, change func(*mark)) error {
 	return err
 }
 
+// note changes the mark, which is written the next time that the holder shows that it lives.
+func (l *lease) note(change func(*mark)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change(&l.mark)
+}
+
 // sure reports whether nobody else can hold the lease yet.
 func (l *lease) sure() bool {
 	l.mu.Lock()

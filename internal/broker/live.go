@@ -79,7 +79,7 @@ func (b *Broker) Follow(ctx context.Context, subjects ...string) (position uint6
 	mine := b.position.enter(subjects)
 	select {
 	case <-mine.answered:
-		return mine.position, mine.err
+		return mine.answer, mine.err
 	case <-ctx.Done():
 		go b.leave(mine, subjects) // ends by itself, as the round does
 		return 0, context.Cause(ctx)
@@ -87,7 +87,7 @@ func (b *Broker) Follow(ctx context.Context, subjects ...string) (position uint6
 }
 
 // leave takes back what a round follows for somebody who does not wait for it any more.
-func (b *Broker) leave(r *round, subjects []string) {
+func (b *Broker) leave(r *round[string, uint64], subjects []string) {
 	if <-r.answered; r.err == nil {
 		b.Unfollow(subjects...)
 	}
@@ -290,63 +290,22 @@ func stamp(m *nats.Msg, name string) string {
 	return values[len(values)-1]
 }
 
-// rounds asks one question for all who want the answer: whoever joins gets the
-// answer to a question that was asked after it joined, and there is never more
-// than one question under way. What those who join want followed is followed before
-// the question is asked, all of it at once: that goes to the server with one write.
+// rounds asks for the position once for all who want it. What those who join want followed
+// is followed before the question is asked, all of it at once: that goes to the server with
+// one write.
 type rounds struct {
 	follow   func(subjects []string) error
 	unfollow func(subjects []string) // when there is no answer
 	ask      func(context.Context) (uint64, error)
 
-	mu      sync.Mutex
-	next    *round // collects those who join while a question is under way
-	running bool
+	shared shared[string, uint64]
 }
 
-type round struct {
-	follow   []string
-	answered chan struct{}
-	position uint64 // set before answered is closed
-	err      error  // then nothing of follow is followed
-}
+func (r *rounds) join(ctx context.Context) (uint64, error) { return r.enter(nil).wait(ctx) }
 
-func (r *rounds) join(ctx context.Context) (uint64, error) {
-	mine := r.enter(nil)
-	select {
-	case <-mine.answered:
-		return mine.position, mine.err
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	}
-}
-
-func (r *rounds) enter(follow []string) *round {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.next == nil {
-		r.next = &round{answered: make(chan struct{})}
-	}
-	r.next.follow = append(r.next.follow, follow...)
-	if !r.running {
-		r.running = true
-		go r.run() // ends by itself: ask is bounded in time
-	}
-	return r.next
-}
-
-func (r *rounds) run() {
-	for {
-		r.mu.Lock()
-		now := r.next
-		r.next, r.running = nil, now != nil
-		r.mu.Unlock()
-		if now == nil {
-			return
-		}
-		now.position, now.err = r.answer(now.follow)
-		close(now.answered)
-	}
+// enter has subjects followed; if the round ends in an error, none of them is.
+func (r *rounds) enter(follow []string) *round[string, uint64] {
+	return r.shared.enter(r.answer, follow...)
 }
 
 func (r *rounds) answer(follow []string) (position uint64, err error) {

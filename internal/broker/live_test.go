@@ -257,11 +257,11 @@ func TestManyFollowsShareFewQuestions(t *testing.T) {
 		following.Go(func() { b.follow(t, "live.d.g"+strconv.Itoa(i)) })
 	}
 	testkit.Eventually(t, "all to follow or wait", func() bool {
-		b.position.mu.Lock()
-		defer b.position.mu.Unlock()
+		b.position.shared.mu.Lock()
+		defer b.position.shared.mu.Unlock()
 		waiting := 0
-		if next := b.position.next; next != nil {
-			waiting = len(next.follow)
+		if next := b.position.shared.next; next != nil {
+			waiting = len(next.asked)
 		}
 		return b.Stats().Subjects+waiting == count
 	})

@@ -214,7 +214,7 @@ func TestWhoDoesNotKnowWhetherItWasStoredFindsOut(t *testing.T) {
 	s := startServer(t)
 	b, js := runReady(t, s.ClientURL()), connect(t, s)
 	first := b.remember(t, "S", "one", 0)
-	stream, err := js.Stream(t.Context(), sessionStream)
+	stream, err := js.Stream(t.Context(), "KV_TELLE_SESSIONS")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,14 +310,14 @@ func TestInAClusterSessionsOutliveTheLeaderOfTheBucket(t *testing.T) {
 	}
 	b.wantTaken(t, "S0", "0", 0)
 	b.wantTaken(t, "S1", "0", revisions["S0"])
-	if n := js.info(t, sessionStream).Config.Replicas; n != 3 {
+	if n := js.info(t, "KV_TELLE_SESSIONS").Config.Replicas; n != 3 {
 		t.Fatalf("%d replicas", n)
 	}
 	testkit.Eventually(t, "the bucket to be led by the server that dies", func() bool {
-		if js.info(t, sessionStream).Cluster.Leader == other.Name() {
+		if js.info(t, "KV_TELLE_SESSIONS").Cluster.Leader == other.Name() {
 			return true
 		}
-		_, _ = js.Request("$JS.API.STREAM.LEADER.STEPDOWN."+sessionStream,
+		_, _ = js.Request("$JS.API.STREAM.LEADER.STEPDOWN."+"KV_TELLE_SESSIONS",
 			fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, other.Name()), time.Second)
 		return false
 	})

@@ -211,7 +211,7 @@ func TestABrokerThatMayMakeNoStreamsWaits(t *testing.T) {
 	testkit.Eventually(t, "Check to say why", func() bool { return errors.Is(b.Check(), errMayNotCreate) })
 	high := runReady(t, s.ClientURL(), byUser("high"))
 	b.awaitReady(t)
-	testkit.Eventually(t, "the bucket", func() bool { return high.sessions.Load() != nil })
+	testkit.Eventually(t, "the bucket", func() bool { return high.sessions.found.Load() != nil })
 	b.wantRecalled(t, "S", "", 0)
 	b.remember(t, "S", "one", 0)
 	if log := b.out.String(); strings.Count(log, "may not create it") != 1 || strings.Contains(log, "violation") || b.Stats().Errors > 0 {
@@ -224,7 +224,7 @@ func TestABrokerThatMayNotMakeTheBucketIsReadyWithoutIt(t *testing.T) {
 	t.Parallel()
 	s := startSecured(t, mayNotMake)
 	high := runReady(t, s.ClientURL(), byUser("high"))
-	testkit.Eventually(t, "the bucket", func() bool { return high.sessions.Load() != nil })
+	testkit.Eventually(t, "the bucket", func() bool { return high.sessions.found.Load() != nil })
 	if err := high.js.DeleteKeyValue(t.Context(), SessionBucket); err != nil {
 		t.Fatal(err)
 	}

@@ -395,6 +395,10 @@ func (h *Hub) Restore(position uint64) {
 // will be.
 func (h *Hub) Reached(position uint64) { h.reached.Store(max(h.reached.Load(), position)) }
 
+// Position returns a sequence up to which all live events have been delivered, or never
+// will be.
+func (h *Hub) Position() uint64 { return h.reached.Load() }
+
 // Audit looks for events that live delivery has left out without anything that
 // came later telling of them. It is done bit by bit anyway: this is for when there
 // is a reason to fear some.

@@ -192,6 +192,22 @@ func (s *Session) Send(frame []byte) {
 	s.enqueue(queued{frame: frame})
 }
 
+// SendAsOf sends a session what holds as of a position for a conversation that it follows,
+// unless it may have been sent a later event of that: then it sends nothing and returns a
+// position as of which to look again, which is never 0.
+func (h *Hub) SendAsOf(s *Session, c subjects.Conversation, position uint64, frame []byte) (later uint64) {
+	h.mu.Lock() // nothing is delivered meanwhile
+	defer h.mu.Unlock()
+	own, _ := c.Followed(subjects.Live)
+	if seat := s.seats.of(own); seat != nil {
+		if known := seat.topic.known(own); known > position {
+			return known
+		}
+	}
+	s.Send(frame)
+	return 0
+}
+
 // push puts the frames of events into the queue, but of those that the session has. A
 // session that has no room for all of them falls behind. It returns how many were
 // queued. Hub.mu is held.

@@ -148,6 +148,7 @@ func (n *node) route(services bool) error {
 		Hub:          n.hub,
 		Publisher:    n.stream(),
 		Memory:       memory{n.broker},
+		States:       n.broker,
 		Carrier:      n.broker,
 		Auth:         n.auth,
 		Ready:        n.ready,

@@ -212,7 +212,7 @@ func TestAClientWhoseMessageIsBeingHandledIsNotTakenForDead(t *testing.T) {
 		if p.conn == nil {
 			p.says("3")
 		}
-		p.hears(`431[{"seq":101}]`)
+		p.hears(`431[{"seq":101` + fresh("g1") + `}]`)
 		w.took(began, time.Minute, time.Minute+time.Second)
 	}, func(s *settings) { s.PublishIn = 2 * time.Minute })
 }

@@ -84,7 +84,7 @@ func TestAPollTakesNoMoreThanABatchAtATime(t *testing.T) {
 			t.Fatalf("got %d bytes, %d", len(a.body), a.status)
 		}
 		for _, packet := range a.packets() {
-			if packet == "6" {
+			if packet == "6" || strings.HasPrefix(packet, `42["chats",`) {
 				continue
 			}
 			if packets++; offset(packet) != last+1 {
@@ -103,7 +103,7 @@ func TestAPollTakesNoMoreThanABatchAtATime(t *testing.T) {
 func TestWhatAPollHasLeftComesOverTheWebSocket(t *testing.T) {
 	each(t, []int{0, 1}, func(t *testing.T, process int) {
 		w := start(t, func(s *settings) { s.processes = 2 })
-		p := w.joinPage("polling", admin)
+		p := w.joinPage("polling", adminOfG1)
 		p.turns = always(process)
 		const events = 40
 		data := said("g1", strings.Repeat("x", 10<<10))

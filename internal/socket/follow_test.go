@@ -15,7 +15,7 @@ func TestACustomerWithoutGroupHearsTheChatThatItJoins(t *testing.T) {
 	w.deliver(1, "", said("g1", "too early"))
 	c.heardNothing()
 	c.say(`{"event":"client_join","data":` + joins + `,"id":"j"}`)
-	c.hears(`{"event":"ack","id":"j","seq":101}`)
+	c.hears(`{"event":"ack","id":"j","seq":101` + lastSpoken("g1", 1) + `}`)
 	if p := w.publisher.all(); len(p) != 1 || p[0].Event.Type() != events.TypeClientJoin {
 		t.Errorf("published %v", p)
 	}
@@ -34,7 +34,7 @@ func TestACustomerHearsWhatIsSaidBeforeItsJoinIsAcknowledged(t *testing.T) {
 	})
 	c := w.join(newcomer)
 	c.say(`{"event":"client_join","data":` + joins + `,"id":"j"}`)
-	c.hears(event(said("g1", "welcome"), 1), `{"event":"ack","id":"j","seq":2}`)
+	c.hears(event(said("g1", "welcome"), 1), `{"event":"ack","id":"j","seq":2`+fresh("g1")+`}`)
 }
 
 func TestAServiceHearsTheChatsThatItJoins(t *testing.T) {
@@ -72,7 +72,7 @@ func TestAnAdminChangesWhatItFollows(t *testing.T) {
 	c.hears(event(said("g1", "one"), 21))
 	w.interest.position.Store(22)
 	c.say(`{"event":"follow","data":{"groupId":"g2"},"id":"f"}`)
-	c.hears(`{"event":"ack","id":"f","seq":22}`)
+	c.hears(`{"event":"ack","id":"f","seq":22` + lastSpoken("g2", 22) + `}`)
 	both(23)
 	c.hears(event(said("g1", "one"), 23), event(said("g2", "two"), 24))
 	c.say(`{"event":"unfollow","data":{"groupId":"g1"},"id":"u"}`)
@@ -115,7 +115,7 @@ func TestAServiceOfAnyDealerFollowsADealersChat(t *testing.T) {
 	w := start(t)
 	c := w.join(anyDealer)
 	c.say(`{"event":"follow","data":{"dealerId":"d1","groupId":"g1"},"id":1}`)
-	c.hears(`{"event":"ack","id":1,"seq":0}`)
+	c.hears(`{"event":"ack","id":1,"seq":0` + fresh("g1") + `}`)
 	w.deliver(1, "", said("g1", "a"))
 	c.hears(event(said("g1", "a"), 1))
 }

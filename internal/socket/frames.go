@@ -137,6 +137,7 @@ type ready struct {
 	Seq       uint64 `json:"seq"`                 // every event after it will come
 
 	States []events.State `json:"states,omitempty"` // of the conversations that it follows by name
+	Chats  []chatList     `json:"chats,omitempty"`  // of the dealers all of whose chats an admin follows
 }
 
 type failure struct {
@@ -158,18 +159,6 @@ func encodeJSON(v any) []byte {
 		panic("socket: a reply that cannot be encoded: " + err.Error()) // its fields are ours
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-}
-
-func readyFrame(session string, position uint64, states []events.State) []byte {
-	return reply{Event: "ready", Data: &ready{Session: session, Seq: position, States: states}}.encode()
-}
-
-func resumedFrame(session string, r hub.Recovery, states []events.State) []byte {
-	data := &ready{Session: session, Recovered: &r.Recovered, Oldest: r.Oldest, Seq: r.Seq}
-	if !r.Recovered {
-		data.States = states
-	} // else it has them, and gets every event since
-	return reply{Event: "ready", Data: data}.encode()
 }
 
 // isTooDeep reports whether it may be for its depth that encoding/json does not read a

@@ -19,6 +19,8 @@ func FuzzFrame(f *testing.F) {
 		`{"event":"customer_message","data":` + customerSays + `,"id":"c1"}`,
 		`{"event":"client_join","data":` + joins + `}`,
 		`{"event":"MUTE_STATE","data":` + mutes + `,"id":1}`,
+		`{"event":"MUTE_STATE","data":` + strings.Replace(mutes, "}", `,"ifOwner":null}`, 1) + `,"id":1}`,
+		`{"event":"chats","data":{"before":7,"limit":1},"id":1}`,
 		`{"event":"SYS_MESSAGE","data":` + announces + `,"id":null}`,
 		`{"event":"follow","data":{"dealerId":"d1","groupId":7},"id":-1.5e3}`,
 		`{"event":"unfollow","data":{}}`,

@@ -20,6 +20,9 @@ type request struct {
 	reply func(answer) []byte
 }
 
+// answered reports whether the client has asked for an answer.
+func (r *request) answered() bool { return r.reply(answer{}) != nil }
+
 // handle does what a client asks for.
 func (c *session) handle(r request) {
 	switch r.event {
@@ -29,6 +32,10 @@ func (c *session) handle(r request) {
 		c.unfollow(r)
 	case events.ChannelClientJoin:
 		c.clientJoin(r)
+	case events.ChannelMuteState:
+		c.muteState(r)
+	case eventChats:
+		c.listChats(r)
 	default:
 		c.send(r)
 	}
@@ -41,7 +48,7 @@ func (c *session) send(r request) {
 		c.refuse(r, refused)
 		return
 	}
-	c.publish(r, e)
+	c.publish(r, e, nil)
 }
 
 // clientJoin follows the conversation that a customer's widget names, then
@@ -52,11 +59,12 @@ func (c *session) clientJoin(r request) {
 		c.refuse(r, refused)
 		return
 	}
-	if _, refused := c.join(e.Conversation()); refused != nil {
+	_, state, refused := c.joinAndTell(e.Conversation())
+	if refused != nil {
 		c.refuse(r, refused)
 		return
 	}
-	c.publish(r, e)
+	c.publish(r, e, state)
 }
 
 // parseEvent checks an event, and the client's right to send it.
@@ -93,7 +101,9 @@ func (c *session) check(r request) (events.Event, *failure) {
 	return e, because(codeInvalid, err.Error())
 }
 
-func (c *session) publish(r request, e events.Event) {
+// publish stores an event. The state is that of a conversation that was joined before, or
+// nil.
+func (c *session) publish(r request, e events.Event, state *events.State) {
 	// Not within the session: what a client said before it went is still said.
 	ctx, cancel := context.WithTimeout(context.Background(), c.server.cfg.PublishIn)
 	p := events.NewPublication(e, c.identity.Origin(), c.hub.ID())
@@ -101,7 +111,7 @@ func (c *session) publish(r request, e events.Event) {
 		cancel()
 		switch {
 		case err == nil:
-			c.acknowledge(r, answer{Seq: &seq})
+			c.acknowledge(r, answer{Seq: &seq, State: state})
 		case errors.Is(err, events.ErrTooLarge):
 			c.refuse(r, because(codeTooLarge, "the event "+events.ErrTooLarge.Error()))
 		default:
@@ -121,12 +131,12 @@ func (c *session) follow(r request) {
 		c.refuse(r, refused)
 		return
 	}
-	position, refused := c.join(to)
+	position, state, refused := c.joinAndTell(to)
 	if refused != nil {
 		c.refuse(r, refused)
 		return
 	}
-	c.acknowledge(r, answer{Seq: &position})
+	c.acknowledge(r, answer{Seq: &position, State: state})
 }
 
 func (c *session) unfollow(r request) {
@@ -159,42 +169,14 @@ func (c *session) parseFollow(r request) (to subjects.Conversation, refused *fai
 	if c.identity.Role == auth.Customer {
 		return to, because(codeForbidden, r.event+" is not for the role customer")
 	}
-	if to, refused = parseConversation(r.data); refused != nil {
-		return to, refused
+	q, refused := parseQuery(r.data, "dealerId", "groupId")
+	if refused == nil {
+		refused = c.dealerOf(&q)
 	}
-	if to.Dealer == "" && len(c.identity.Dealers) == 1 {
-		to.Dealer = c.identity.Dealers[0]
+	if refused == nil {
+		refused = c.mayFollow(q.of)
 	}
-	if to.Dealer == "" {
-		return to, because(codeInvalid, "dealerId is missing")
-	}
-	if err := c.identity.MayFollow(to); err != nil {
-		return to, because(codeForbidden, err.Error())
-	}
-	return to, nil
-}
-
-// parseConversation reads {"dealerId":…,"groupId":…}, both optional. It is strict:
-// a groupId that is misspelt or null would mean all chats of the dealer.
-func parseConversation(data json.RawMessage) (c subjects.Conversation, refused *failure) {
-	var fields map[string]json.RawMessage
-	if data != nil && json.Unmarshal(data, &fields) != nil {
-		return c, because(codeInvalid, "data must be an object")
-	}
-	for name, text := range map[string]*string{"dealerId": &c.Dealer, "groupId": &c.Group} {
-		if value, ok := fields[name]; ok {
-			var id events.ID
-			if err := json.Unmarshal(value, &id); err != nil || id.IsZero() {
-				return c, because(codeInvalid, name+" must be a string or an integer")
-			}
-			*text = id.String()
-			delete(fields, name)
-		}
-	}
-	if len(fields) > 0 {
-		return c, because(codeInvalid, "data must hold nothing but dealerId and groupId")
-	}
-	return c, nil
+	return q.of, refused
 }
 
 func (c *session) acknowledge(r request, a answer) { c.answer(r.reply(a)) }

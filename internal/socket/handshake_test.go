@@ -15,14 +15,17 @@ import (
 )
 
 func TestReadyComesFirstAndSaysThePosition(t *testing.T) {
-	for _, who := range []string{customer, newcomer, admin, adminOfG1, service, anyDealer} {
+	states, lists := `,"states":[`+freshState("g1")+`]`, `,"chats":[{"dealerId":"d1","chats":[],"more":false}]`
+	for who, rest := range map[string]string{
+		customer: states, adminOfG1: states, admin: lists, newcomer: "", service: "", anyDealer: "",
+	} {
 		t.Run(who, func(t *testing.T) {
 			w := start(t)
 			w.interest.position.Store(1234)
 			c := w.dial(who)
 			got := c.next()
 			session, _, _ := strings.Cut(strings.TrimPrefix(got, `{"event":"ready","data":{"session":"`), `"`)
-			if want := `{"event":"ready","data":{"session":"` + session + `","seq":1234}}`; got != want || len(session) < 16 {
+			if want := `{"event":"ready","data":{"session":"` + session + `","seq":1234` + rest + `}}`; got != want || len(session) < 16 {
 				t.Fatalf("got  %s\nwant %s", got, want)
 			}
 			c.heardNothing()
@@ -31,7 +34,7 @@ func TestReadyComesFirstAndSaysThePosition(t *testing.T) {
 }
 
 func TestReadySaysThePositionOfAnEmptyStream(t *testing.T) {
-	if got := start(t).dial(customer).next(); !strings.HasSuffix(got, `,"seq":0}}`) {
+	if got := start(t).dial(newcomer).next(); !strings.HasSuffix(got, `,"seq":0}}`) {
 		t.Errorf("got %s", got)
 	}
 }
@@ -58,7 +61,7 @@ func TestAClientThatResumesIsToldOfWhatIsNotHeldAnyMore(t *testing.T) {
 	w.interest.position.Store(7)
 	w.history.first = 5
 	c := w.dial(customer + "&since=3")
-	if got := c.next(); !strings.HasSuffix(got, `,"recovered":false,"oldest":5,"seq":7}}`) {
+	if got := c.next(); !strings.HasSuffix(got, `,"recovered":false,"oldest":5,"seq":7,"states":[`+freshState("g1")+`]}}`) {
 		t.Errorf("got %s", got)
 	}
 	w.deliver(8, "", said("g1", "8"))
@@ -68,7 +71,7 @@ func TestAClientThatResumesIsToldOfWhatIsNotHeldAnyMore(t *testing.T) {
 func TestAClientThatSpeaksOfAnotherStreamIsNotRecovered(t *testing.T) {
 	w := start(t)
 	w.interest.position.Store(7)
-	if got := w.dial(customer + "&since=8").next(); !strings.HasSuffix(got, `,"recovered":false,"oldest":1,"seq":7}}`) {
+	if got := w.dial(customer + "&since=8").next(); !strings.HasSuffix(got, `,"recovered":false,"oldest":1,"seq":7,"states":[`+freshState("g1")+`]}}`) {
 		t.Errorf("got %s", got)
 	}
 }

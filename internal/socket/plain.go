@@ -83,14 +83,19 @@ func (c *plain) leave() {
 func (c *plain) joinFirst() error {
 	ctx, done := c.within(c.server.cfg.HandshakeIn)
 	defer done()
-	position, err := c.server.cfg.Hub.Join(ctx, c.hub, c.identity.FollowsFirst()...)
+	follows := c.identity.FollowsFirst()
+	position, err := c.server.cfg.Hub.Join(ctx, c.hub, follows...)
+	if err != nil {
+		return err
+	}
+	told, err := c.outlook(ctx, position, follows)
 	if err != nil {
 		return err
 	}
 	if c.since != nil {
-		return c.hub.Resume(ctx, *c.since, position, func(r hub.Recovery) []byte { return resumedFrame(c.hub.ID(), r, nil) })
+		return c.hub.Resume(ctx, *c.since, position, func(r hub.Recovery) []byte { return told.resumed(c.hub.ID(), r) })
 	}
-	c.hub.Start(position, readyFrame(c.hub.ID(), position, nil))
+	c.hub.Start(position, told.ready(c.hub.ID(), position))
 	return nil
 }
 

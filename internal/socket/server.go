@@ -44,6 +44,7 @@ type Config struct {
 	Hub       *hub.Hub
 	Publisher Publisher
 	Memory    Memory
+	States    States
 	Carrier   Carrier
 	Auth      Authenticator
 	Ready     func() error // nil error: new sockets can be served

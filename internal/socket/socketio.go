@@ -244,18 +244,22 @@ func (c *session) enter(back comeback) error {
 	if err != nil {
 		return err
 	}
+	told, err := c.outlook(ctx, position, follows)
+	if err != nil {
+		return err
+	}
 	if back.pid == "" || !known {
 		if back.pid != "" {
 			c.server.forgotten.Add(1)
 		}
-		c.hub.Start(position, c.connectFrame(c.newPID(position)))
+		c.hub.Start(position, told.socketIO(c.connectFrame(c.newPID(position))))
 		return nil
 	}
 	return c.hub.Resume(ctx, back.since, position, func(r hub.Recovery) []byte {
 		if r.Recovered {
 			return c.connectFrame(back.pid)
 		}
-		return c.connectFrame(c.newPID(r.Seq))
+		return told.socketIO(c.connectFrame(c.newPID(r.Seq)))
 	})
 }
 

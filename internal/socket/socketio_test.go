@@ -281,7 +281,7 @@ func TestAdminsFollowAndUnfollow(t *testing.T) {
 		w.interest.position.Store(5)
 		p := w.joinPage(over, adminOfG1)
 		p.says(`421["follow",{"groupId":"g2"}]`)
-		p.hears(`431[{"seq":5}]`)
+		p.hears(`431[{"seq":5` + fresh("g2") + `}]`)
 		w.deliver(6, "", said("g2", "hi"))
 		p.hears(eventAt(said("g2", "hi"), 6))
 		p.says(`422["unfollow",{"groupId":"g2"}]`)

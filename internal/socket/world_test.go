@@ -38,6 +38,7 @@ type world struct {
 	history   *fakeHistory
 	publisher *fakePublisher
 	memory    *fakeMemory
+	states    *fakeStates
 	carrier   *fakeCarrier
 	processes []*process
 	http      *http.Client // of clients
@@ -70,6 +71,7 @@ type process struct {
 func usual() settings {
 	return settings{
 		Config: Config{
+			States:       newFakeStates(),
 			Auth:         auth.None{},
 			Ready:        func() error { return nil },
 			Log:          slog.New(slog.DiscardHandler),
@@ -93,7 +95,7 @@ func usual() settings {
 func start(t testing.TB, change ...func(*settings)) *world {
 	t.Helper()
 	w := &world{TB: t, interest: new(fakeInterest), history: &fakeHistory{first: 1}, publisher: new(fakePublisher),
-		memory: newFakeMemory(), carrier: newFakeCarrier()}
+		memory: newFakeMemory(), states: newFakeStates(), carrier: newFakeCarrier()}
 	s := usual()
 	for _, c := range change {
 		c(&s)
@@ -109,7 +111,7 @@ func start(t testing.TB, change ...func(*settings)) *world {
 		QueueBytes: s.queueBytes,
 		Invalid:    func(ev hub.StoredEvent, err error) { t.Errorf("delivered an invalid event: %s: %v", ev.Payload, err) },
 	})
-	s.Hub, s.Publisher, s.Memory, s.Carrier = w.hub, w.publisher, w.memory, w.carrier
+	s.Hub, s.Publisher, s.Memory, s.States, s.Carrier = w.hub, w.publisher, w.memory, w.states, w.carrier
 	transport := &http.Transport{MaxIdleConnsPerHost: 1000}
 	w.patience = 2 * long
 	if s.pipes {
@@ -277,6 +279,7 @@ func (w *world) deliver(seq uint64, session, payload string) {
 
 		Received: time.Now().UnixMicro(),
 	}
+	w.states.fold(seq, &e)
 	w.history.add(ev)
 	w.hub.Deliver(ev)
 }

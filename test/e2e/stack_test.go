@@ -137,6 +137,8 @@ type client struct {
 	t    testing.TB
 	name string
 	conn *websocket.Conn
+
+	ready json.RawMessage // the data of its first frame
 }
 
 // A frame is what a client receives.
@@ -161,9 +163,11 @@ func dial(t testing.TB, to *program, query url.Values) *client {
 	t.Cleanup(func() { _ = conn.CloseNow() })
 	c.conn = conn
 	to.clients = append(to.clients, c)
-	if f := c.next(); f.Event != "ready" {
-		t.Fatalf("%s: first frame is %q", c.name, f.Event)
+	first := c.next()
+	if first.Event != "ready" {
+		t.Fatalf("%s: first frame is %q", c.name, first.Event)
 	}
+	c.ready = first.Data
 	return c
 }
 
