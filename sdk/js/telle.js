@@ -140,7 +140,7 @@ class Telle {
 			this.#follows.set(chatKey("", groupId), {groupId});
 		}
 		globalThis.addEventListener?.("online", this.#online);
-		this.#open();
+		queueMicrotask(() => this.#open()); // when the page has said what it wants to hear
 	}
 
 	on(event, handler) {
@@ -214,6 +214,9 @@ class Telle {
 	// The connection.
 
 	async #open() {
+		if (this.state === "closed") {
+			return;
+		}
 		clearTimeout(this.#wake);
 		this.#wake = null;
 		this.#to("connecting");
