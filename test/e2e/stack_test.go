@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/telle-ai/event-router/internal/testkit"
+	"github.com/telle-ai/event-router/internal/testkit/natskit"
 )
 
 // A stack is what an installation has: Redis, NATS, a bridge and two routers.
@@ -53,15 +54,15 @@ func (s *stack) terminate() {
 
 // natsServer is a nats-server that can be stopped and started again in its place.
 type natsServer struct {
-	*testkit.NATS
+	*natskit.Server
 	t   testing.TB
 	url string
 }
 
 func startNATS(t testing.TB) *natsServer {
 	t.Helper()
-	s := testkit.StartNATS(t)
-	return &natsServer{NATS: s, t: t, url: s.URL}
+	s := natskit.Start(t)
+	return &natsServer{Server: s, t: t, url: s.URL}
 }
 
 // connect returns a NATS client of somebody else's.

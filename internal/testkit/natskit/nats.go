@@ -1,4 +1,5 @@
-package testkit
+// Package natskit has a NATS server for tests. It is apart from the test kit because the tests of natsd use that.
+package natskit
 
 import (
 	"context"
@@ -10,8 +11,8 @@ import (
 	"github.com/telle-ai/event-router/internal/natsd"
 )
 
-// NATS is a nats-server that can be stopped and started again in its place.
-type NATS struct {
+// A Server is a nats-server that can be stopped and started again in its place.
+type Server struct {
 	URL string
 
 	t      testing.TB
@@ -20,10 +21,10 @@ type NATS struct {
 	server *natsd.Server
 }
 
-// StartNATS starts a server on a free port. It is stopped at the end of the test.
-func StartNATS(t testing.TB) *NATS {
+// Start starts a server on a free port. It is stopped at the end of the test.
+func Start(t testing.TB) *Server {
 	t.Helper()
-	s := &NATS{t: t, port: natsd.RandomPort, dir: t.TempDir()}
+	s := &Server{t: t, port: natsd.RandomPort, dir: t.TempDir()}
 	s.Start()
 	t.Cleanup(s.Stop)
 	s.URL = s.server.ClientURL()
@@ -37,7 +38,7 @@ func StartNATS(t testing.TB) *NATS {
 }
 
 // Start starts the server again.
-func (s *NATS) Start() {
+func (s *Server) Start() {
 	s.t.Helper()
 	var err error
 	if s.server, err = natsd.Start(context.Background(), natsd.Options{Port: s.port, StoreDir: s.dir}); err != nil {
@@ -46,4 +47,4 @@ func (s *NATS) Start() {
 }
 
 // Stop stops the server. Its store stays.
-func (s *NATS) Stop() { s.server.Stop() }
+func (s *Server) Stop() { s.server.Stop() }
