@@ -117,11 +117,14 @@ export interface Ready {
 	recovered?: boolean;
 	/** Not recovered: the oldest sequence that the stream surely holds. */
 	oldest?: number;
+	/** Of the chats that were named. They are in `chats` already. */
 	states?: State[];
+	/** For an admin who follows all chats of dealers: the open ones, the latest first. They are in `chats` already. */
+	chats?: Chats[];
 }
 
 export interface Chats {
-	dealerId: ID;
+	dealerId: string;
 	chats: State[];
 	/** There are more: see more(). */
 	more: boolean;
@@ -170,8 +173,6 @@ export interface Handlers {
 	event: (event: Event) => void;
 	/** One of `chats` has changed. */
 	states: (key: string, state: State) => void;
-	/** A page of an admin's open chats: the first one after "ready", others by more(). */
-	chats: (page: Chats) => void;
 	/** The token ends soon. If it is a function, a new one is asked for. */
 	expiring: (data: { seconds: number }) => void;
 	error: (error: TelleError) => void;

@@ -112,9 +112,11 @@ class Telle {
 	#url;
 	#handlers = new Map(); // by event: a Set
 	#socket = null;
+	#token; // that the connection was made with
 	#attempts = 0; // that have failed, in a row
 	#wake = null; // timer of the next attempt
 	#patience = null; // timer of the handshake
+	#renewal = null; // timer of the next token
 	#readyAt = 0;
 
 	#since; // the greatest sequence had
@@ -186,8 +188,8 @@ class Telle {
 
 	/** The next page of a dealer's open chats, for an admin who follows all: they go into `chats`, too. */
 	async more({dealerId, limit} = {}) {
-		const key = String(dealerId ?? [...this.#before.keys()][0] ?? "");
-		const {data} = await this.send("chats", {dealerId: dealerId ?? (key || undefined), before: this.#before.get(key), limit});
+		const before = this.#before.get(dealerId === undefined ? this.#before.keys().next().value : String(dealerId));
+		const {data} = await this.send("chats", {dealerId, before, limit});
 		this.#page(data);
 		return data;
 	}
@@ -220,18 +222,27 @@ class Telle {
 		clearTimeout(this.#wake);
 		this.#wake = null;
 		this.#to("connecting");
-		const {token, WebSocket} = this.#options;
-		let text;
 		try {
-			text = typeof token === "function" ? await token() : token;
+			const token = await this.#ask();
+			if (this.state === "connecting") this.#dial(token);
+		} catch (err) {
+			this.#emit("error", err);
+			this.#retry({code: UNAUTHORIZED, reason: err.message});
+		}
+	}
+
+	async #ask() {
+		const {token} = this.#options;
+		try {
+			return typeof token === "function" ? await token() : token;
 		} catch (cause) {
-			this.#emit("error", Object.assign(new TelleError({code: "unauthorized", message: "there is no token to be had"}), {cause}));
-			return this.#retry({code: UNAUTHORIZED, reason: "no token"});
+			throw Object.assign(new TelleError({code: "unauthorized", message: "there is no token to be had"}), {cause});
 		}
-		if (this.state !== "connecting" || this.#socket) {
-			return; // closed meanwhile
-		}
-		const socket = this.#socket = new WebSocket(this.#address(text));
+	}
+
+	#dial(token) {
+		this.#token = token;
+		const socket = this.#socket = new this.#options.WebSocket(this.#address(token));
 		this.#patience = setTimeout(() => this.#drop("no answer"), HANDSHAKE);
 		socket.onmessage = ({data}) => this.#take(data);
 		socket.onclose = ({code, reason}) => this.#lost({code, reason});
@@ -268,6 +279,7 @@ class Telle {
 	#forget() {
 		clearTimeout(this.#patience);
 		clearTimeout(this.#settling);
+		clearTimeout(this.#renewal);
 		const socket = this.#socket;
 		this.#socket = null;
 		if (socket) {
@@ -359,8 +371,6 @@ class Telle {
 			this.#to("live");
 			this.#recovered();
 			return this.#flush();
-		case "chats":
-			return this.#page(frame.data);
 		case "expiring":
 			return this.#expiring(frame.data);
 		}
@@ -380,6 +390,7 @@ class Telle {
 			this.chats.clear(); // what has changed meanwhile nobody will tell
 		}
 		for (const state of data.states ?? []) this.#know(state);
+		for (const page of data.chats ?? []) this.#page(page);
 		this.#to("live");
 		this.#emit("ready", data);
 		if (data.recovered === false) this.#emit("lost", data);
@@ -447,20 +458,33 @@ class Telle {
 		}
 	}
 
-	#page({dealerId, chats, more}) {
-		if (chats.length > 0) this.#before.set(String(dealerId), chats.at(-1).seq);
+	#page({dealerId, chats}) {
+		if (chats.length > 0) this.#before.set(dealerId, chats.at(-1).seq);
 		for (const state of chats) this.#know(state);
-		this.#emit("chats", {dealerId, chats, more});
 	}
 
-	/** A new connection with a new token, before the old one is no longer good. */
-	async #expiring(data) {
+	/** A new connection with a new token, before the old one is no longer good: not of all clients in one moment. */
+	#expiring(data) {
 		this.#emit("expiring", data);
-		if (typeof this.#options.token === "function" && this.#socket) {
-			this.#forget();
-			for (const call of this.#calls.values()) this.#ground(call);
-			this.#open();
+		if (typeof this.#options.token === "function") {
+			this.#renewal = setTimeout(() => this.#renew(this.#socket), Math.random() * data.seconds * 500);
 		}
+	}
+
+	async #renew(socket) {
+		let token;
+		try {
+			token = await this.#ask();
+		} catch (err) {
+			return this.#emit("error", err); // it is asked for again when the old one has ended
+		}
+		if (token === this.#token || socket !== this.#socket) {
+			return;
+		}
+		this.#forget();
+		for (const call of this.#calls.values()) this.#ground(call);
+		this.#to("connecting");
+		this.#dial(token);
 	}
 
 	// What goes.

@@ -178,8 +178,9 @@ test("a new token is shown before the old one ends", async (t) => {
 	let tokens = 0;
 	const {chat, sockets} = await play(t, {token: () => `t${++tokens}`});
 	sockets[0].ready();
-	const sent = chat.send("customer_message", says("under way"));
+	const sent = chat.send("customer_message", says("under way"), {timeout: 60_000});
 	sockets[0].says({event: "expiring", data: {seconds: 60}});
+	t.mock.timers.tick(30_000);
 	await settled();
 	assert.ok(sockets[0].closed);
 	assert.equal(sockets[1].query.toString(), "token=t2&since=100");
@@ -187,6 +188,25 @@ test("a new token is shown before the old one ends", async (t) => {
 	assert.deepEqual(sockets[1].raw, sockets[0].raw);
 	sockets[1].acks();
 	await sent;
+});
+
+test("without a new token the connection stays until the old one ends", async (t) => {
+	const tokens = ["t1", "t1", null, "t2"];
+	const {sockets, told, again} = await play(t, {token() {
+		const token = tokens.shift();
+		if (!token) throw new Error("the server of tokens is away");
+		return token;
+	}});
+	sockets[0].ready();
+	for (let i = 0; i < 2; i++) {
+		sockets[0].says({event: "expiring", data: {seconds: 60}});
+		t.mock.timers.tick(30_000);
+		await settled();
+		assert.equal(told("state").at(-1)[0], "live");
+	}
+	assert.deepEqual(told("error").map(({code}) => code), ["unauthorized"]);
+	sockets[0].ends(4401);
+	assert.equal((await again()).query.get("token"), "t2");
 });
 
 test("what ends it for good", async (t) => {
