@@ -150,6 +150,7 @@ func (n *node) route(services bool) error {
 		Memory:       memory{n.broker},
 		States:       n.broker,
 		Carrier:      n.broker,
+		History:      n.past(),
 		Auth:         n.auth,
 		Ready:        n.ready,
 		Log:          n.log,

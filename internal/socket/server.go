@@ -46,6 +46,7 @@ type Config struct {
 	Memory    Memory
 	States    States
 	Carrier   Carrier
+	History   History // nil: nobody can ask for it
 	Auth      Authenticator
 	Ready     func() error // nil error: new sockets can be served
 	Log       *slog.Logger
@@ -73,6 +74,8 @@ type Server struct {
 	queue  *queue
 	bodies bodies
 
+	lookingBack chan struct{} // one for each session that may at a time
+
 	engines  engines
 	guests   guests
 	flushers *flushers
@@ -95,6 +98,8 @@ func NewServer(cfg Config) *Server {
 		engines:  engines{byID: map[string]*engine{}},
 		guests:   guests{here: map[guest]struct{}{}},
 		flushers: newFlushers(),
+
+		lookingBack: make(chan struct{}, historiesAtOnce),
 	}
 	s.door, s.queue = newDoor(&s.cfg, &s.limits), newQueue(cfg.Limits.Waiting, &s.limits)
 	return s

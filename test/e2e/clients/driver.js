@@ -3,6 +3,7 @@
 //
 //	{"do":"open","as":"a","module":"socket.io-client","url":"http://…","namespace":"/","query":{…},"auth":{…},"transports":[…]}
 //	{"do":"emit","as":"a","event":"CHAT_MESSAGE","args":[…],"ask":true}   ask: with a callback
+//	{"do":"emitWithAck","as":"a","event":"history","args":[…]}            the answer is that of a promise
 //	{"do":"binary","as":"a","event":"CHAT_MESSAGE","ask":true}            an event of bytes
 //	{"do":"ledgers"}
 //
@@ -47,6 +48,10 @@ const commands = {
 	emit({as, event, args, ask}) {
 		const answer = (...args) => tell({of: as, what: "answer", args});
 		clients.get(as).socket.emit(event, ...args, ...(ask ? [answer] : []));
+	},
+
+	async emitWithAck({as, event, args}) {
+		tell({of: as, what: "answer", args: [await clients.get(as).socket.emitWithAck(event, ...args)]});
 	},
 
 	binary({as, event, ask}) {
