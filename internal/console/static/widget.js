@@ -7,6 +7,7 @@
 //                      {"token": "…"}; it is asked with the page's cookies, and again when a token ends
 // data-token-function  instead: the name of a function of the page that returns a token, or a promise of one
 // data-title           what stands on top
+// data-theme           light or dark; without it, what the customer's system prefers
 //
 // It touches nothing of the page but one element at its end, whose inside the page's styles do not reach.
 (() => {
@@ -44,7 +45,7 @@ button { cursor: pointer; padding: 6px 12px; }
 .head :focus-visible { outline-color: currentColor; }
 .state { margin: 0; padding: 4px 14px; color: var(--faint); font-size: 13px; }
 .state.bad { color: var(--bad); font-weight: 600; }
-.state:empty { display: none; }
+.state:empty { padding: 0; }
 .log { flex: 1; min-height: 0; overflow-y: auto; padding: 10px 14px; }
 .log:focus-visible { outline-offset: -3px; }
 .older { display: block; margin: 0 auto 8px; }
@@ -127,6 +128,7 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 
 		build() {
 			const host = el("div", { id: "telle-chat" });
+			if (said.theme) host.style.colorScheme = said.theme;
 			const root = host.attachShadow({ mode: "open" });
 			const sheet = new CSSStyleSheet();
 			sheet.replaceSync(style);
@@ -137,7 +139,7 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 			this.older = el("button", { type: "button", class: "older", onclick: () => this.load() }, "Earlier messages");
 			this.older.hidden = true;
 			this.list = el("ol", {});
-			this.log = el("div", { class: "log", role: "log", "aria-live": "polite", "aria-label": "Messages", tabindex: "0" }, this.older, this.list);
+			this.log = el("div", { class: "log", role: "log", "aria-live": "off", "aria-label": "Messages", tabindex: "0" }, this.older, this.list);
 			this.draft = el("textarea", { id: "draft", rows: "2", placeholder: "Write a message", onkeydown: (e) => this.key(e) });
 			this.panel = el("div", { class: "panel", role: "dialog", "aria-label": title },
 				el("div", { class: "head" }, el("h2", {}, title), el("button", { type: "button", onclick: () => this.close() }, "Close")),
@@ -173,25 +175,27 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 			this.state.classList.toggle("bad", bad);
 		}
 
-		/** Connects, once. Where that fails before there is a connection, opening the chat tries again. */
-		async connect() {
-			if (this.chat || this.connecting) return;
-			this.connecting = true;
-			this.show("Connecting …");
-			try {
-				const [{ connect }, who] = await Promise.all([import(new URL("sdk/telle.js", base).href), this.identify()]);
-				this.chat = connect({ url: new URL("ws", base).href, role: "customer", ...who });
-				this.listen();
-			} catch (error) {
+		/** Connects, once. Where that fails before there is a connection, the next call tries again. */
+		connect() {
+			this.connected ??= this.begin();
+			this.connected.catch((error) => {
+				this.connected = undefined;
 				this.show(`The chat cannot be opened: ${error.message}`, true);
-			} finally {
-				this.connecting = false;
-			}
+			});
+			return this.connected;
+		}
+
+		async begin() {
+			this.show("Connecting …");
+			const [{ connect }, who] = await Promise.all([import(new URL("sdk/telle.js", base).href), this.identify()]);
+			this.chat = connect({ url: new URL("ws", base).href, role: "customer", ...who });
+			this.listen();
 		}
 
 		/** Finds out who the customer is, and which chat is his. */
 		async identify() {
 			const token = tokens();
+			if (!dealer) throw new Error("the page does not say whose it is, by data-dealer");
 			if (!token) {
 				this.group = said.group || keptGroup();
 				return { dealerId: dealer, groupId: this.group };
@@ -247,6 +251,7 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 				this.older.hidden = !page.more;
 			} catch { /* what was said before is not shown; what is said now is */ }
 			this.draw();
+			setTimeout(() => this.log.setAttribute("aria-live", "polite")); // what was said before is not read out
 		}
 
 		take(e) {
@@ -262,7 +267,7 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 
 		say() {
 			const text = this.draft.value.trim();
-			if (!text || !this.chat) return;
+			if (!text) return;
 			this.draft.value = "";
 			kept.set("talked", "yes");
 			const own = { id: newId(), text };
@@ -276,6 +281,7 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 			own.error = "";
 			this.draw();
 			try {
+				await this.connect();
 				own.seq = (await this.send("customer_message", { type: "UPDATE_MSG", message: own.text, messageId: own.id })).seq;
 			} catch (error) {
 				own.error = error.message;

@@ -1,6 +1,6 @@
 // On the left: the dealer's chats, latest activity first.
 
-import { $, arrange, count, el, timeOf, write } from "./dom.js";
+import { $, arrange, el, timeOf, write } from "./dom.js";
 import { chatKey } from "/sdk/telle.js";
 
 const filters = {
@@ -63,6 +63,7 @@ export class Chats {
 		document.title = unread ? `(${unread}) Telle console` : "Telle console";
 	}
 
+	/** What a chat is called is what stands there, so that it can be read out and be spoken to. */
 	make() {
 		return el("div", { role: "option", class: "chat" },
 			el("span", { class: "dot", "aria-hidden": "true" }),
@@ -77,23 +78,19 @@ export class Chats {
 		e.classList.toggle("online", state.online);
 		e.classList.toggle("closed", !state.open);
 		write(name, this.several ? `${state.dealerId} / ${state.groupId}` : state.groupId);
-		when.replaceChildren(state.lastActivity ? timeOf(state.lastActivity) : "");
+		if (e.at !== state.lastActivity) when.replaceChildren(timeOf(e.at = state.lastActivity));
 		write(marks, this.marksOf(state).join(" · "));
-		write(unread, state.unread ? String(state.unread) : "");
-		e.setAttribute("aria-label", this.inWords(state));
+		if (e.unread !== state.unread) {
+			const words = el("span", { class: "hidden" }, ` unread message${state.unread === 1 ? "" : "s"}`);
+			unread.replaceChildren(...((e.unread = state.unread) ? [String(state.unread), words] : []));
+		}
 	}
 
 	marksOf(state) {
-		const marks = [];
+		const marks = [state.online ? "online" : "offline"];
 		if (state.muted) marks.push(state.adminId === this.me ? "muted by you" : `muted by ${state.adminId}`);
 		if (!state.open) marks.push("closed");
-		return marks.length ? marks : [state.online ? "online" : "offline"];
-	}
-
-	inWords(state) {
-		const words = [this.several ? `${state.dealerId} / ${state.groupId}` : state.groupId, state.online ? "online" : "offline"];
-		if (state.unread) words.push(count(state.unread, "unread message"));
-		return [...words, ...this.marksOf(state).filter((m) => !words.includes(m))].join(", ");
+		return marks;
 	}
 
 	key(e) {

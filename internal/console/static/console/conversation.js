@@ -24,12 +24,14 @@ export function describe({ event, data }, me) {
 	return null;
 }
 
+// What was written and not sent, by who writes and where: it outlives a session that ends.
+const drafts = new Map();
+
 export class ConversationView {
 	constructor(desk, deselect) {
 		this.desk = desk;
 		this.me = desk.who.adminId;
 		this.conversation = null;
-		this.drafts = new Map(); // key -> text
 		this.life = new AbortController();
 		const on = (id, event, handler) => $(id).addEventListener(event, handler, { signal: this.life.signal });
 		on("back", "click", deselect);
@@ -54,11 +56,12 @@ export class ConversationView {
 	}
 
 	select(conversation) {
-		if (this.conversation) this.drafts.set(this.conversation.key, $("draft").value);
+		const draft = (c) => `${this.me}\u0000${c?.key}`;
+		if (this.conversation) drafts.set(draft(this.conversation), $("draft").value);
 		this.conversation = conversation;
 		this.problem("");
 		$("lines").replaceChildren();
-		$("draft").value = this.drafts.get(conversation?.key) ?? "";
+		$("draft").value = drafts.get(draft(conversation)) ?? "";
 		for (const id of ["mute", "take", "close", "system", "draft", "send"]) $(id).disabled = !conversation;
 		write($("chat-title"), conversation ? this.nameOf(conversation) : "No chat selected");
 		this.grow();
@@ -177,9 +180,10 @@ export class ConversationView {
 		const c = this.conversation;
 		if (!c || this.acting || button.getAttribute("aria-disabled") === "true") return;
 		this.acting = true;
-		this.problem("");
+		this.problem(this.desk.state === "live" ? "" : "That is done when the router is back.");
 		try {
 			await what(c);
+			this.problem("");
 		} catch (error) {
 			if (c === this.conversation) this.problem(explain(error));
 		} finally {

@@ -72,17 +72,15 @@ export class Desk {
 			this.tell("health", { state, ...about });
 		});
 		on("ready", (ready) => {
-			this.session = ready.session;
+			for (const { dealerId, more } of ready.chats ?? []) this.more.set(dealerId, more);
 			this.tell("ready", ready);
+			this.tell("chats");
 		});
 		on("recovered", (n) => this.tell("recovered", n));
 		on("lost", () => this.reload());
+		on("expiring", ({ seconds }) => this.tell("error", new Error(`The token ends in ${seconds} s: then sign in with a new one.`)));
 		on("error", (error) => this.tell("error", error));
 		on("states", () => this.tell("chats"));
-		on("chats", ({ dealerId, more }) => {
-			this.more.set(String(dealerId), more);
-			this.tell("chats");
-		});
 		on("event", (e) => this.take(e));
 	}
 
@@ -96,7 +94,10 @@ export class Desk {
 
 	/** Lists more chats of each dealer that has them. */
 	async listMore() {
-		for (const [dealerId, more] of this.more) if (more) await this.chat.more({ dealerId });
+		for (const [dealerId, more] of this.more) {
+			if (more) this.more.set(dealerId, (await this.chat.more({ dealerId })).more);
+		}
+		this.tell("chats");
 	}
 
 	/** The states of all chats that are known. */

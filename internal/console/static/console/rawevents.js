@@ -1,6 +1,6 @@
 // On the right: the events as they came.
 
-import { $, arrange, el, timeOf, write } from "./dom.js";
+import { $, arrange, el, write } from "./dom.js";
 import { chatKey } from "/sdk/telle.js";
 
 const most = 500;
@@ -65,10 +65,12 @@ function concerns(data, conversation) {
 
 function line(e) {
 	const of = e.data.groupId === undefined ? String(e.data.dealerId) : `${e.data.dealerId} / ${e.data.groupId}`;
+	const at = new Date(e.at);
 	return el("li", {}, el("details", {},
 		el("summary", {},
+			el("time", { datetime: at.toISOString() }, at.toTimeString().slice(0, 8)),
 			el("span", { class: "seq" }, `#${e.seq}`), " ",
 			el("span", { class: "channel" }, e.event), " ",
-			el("span", { class: "of" }, of), " ", timeOf(e.at)),
+			el("span", { class: "of" }, of)),
 		el("pre", {}, JSON.stringify(e.data, null, 2))));
 }
