@@ -216,8 +216,8 @@ func runAll(ctx context.Context, life process.Life, parts []*part, ready func())
 	return errors.Join(errs...)
 }
 
-// reached returns an address as a person types it.
-func reached(address string) string {
+// typed returns an address as a person types it.
+func typed(address string) string {
 	if host, port, err := net.SplitHostPort(address); err == nil && host == "127.0.0.1" {
 		return net.JoinHostPort("localhost", port)
 	}
@@ -256,6 +256,6 @@ A customer's socket: ws://%s/ws?role=customer&dealerId=d1&groupId=g1
 Ctrl-C ends it.
 `,
 		ns.ClientURL(), ns.MonitorURL(), redis,
-		where(0), where(0), inside(0), where(1), inside(1), where(2), inside(2), where(1), reached(where(1)), reached(where(1)),
+		where(0), where(0), inside(0), where(1), inside(1), where(2), inside(2), where(1), typed(where(1)), typed(where(1)),
 		ns.ClientURL(), cli, where(0), where(1))
 }

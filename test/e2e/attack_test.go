@@ -114,7 +114,7 @@ func (a *target) told(t *testing.T) {
 	a.keepsSecret(a.secret)
 	a.holdsNoSecret(t, "a refusal", strings.Join(a.table, "\n"))
 	for _, p := range a.programs {
-		a.holdsNoSecret(t, p.name+"'s log", p.Text())
+		a.holdsNoSecret(t, p.name+"'s log", p.text())
 		for _, path := range []string{"/metrics", "/readyz", "/healthz", "/debug/pprof/", "/debug/pprof/goroutine?debug=2",
 			"/debug/pprof/goroutine?debug=1", "/debug/pprof/heap?debug=1", "/debug/pprof/cmdline"} {
 			_, body := p.get(path)
@@ -139,10 +139,10 @@ func (a *target) holdsNoSecret(t *testing.T, what, text string) {
 
 func wantsLines(t *testing.T, p *program) {
 	t.Helper()
-	if i := strings.IndexFunc(p.Text(), func(r rune) bool { return r < ' ' && r != '\n' }); i >= 0 {
-		t.Errorf("%s's log holds a control character: %.300q", p.name, p.Text()[i:])
+	if i := strings.IndexFunc(p.text(), func(r rune) bool { return r < ' ' && r != '\n' }); i >= 0 {
+		t.Errorf("%s's log holds a control character: %.300q", p.name, p.text()[i:])
 	}
-	for line := range strings.Lines(p.Text()) {
+	for line := range strings.Lines(p.text()) {
 		var fields struct{ Time, Level, Msg string }
 		err := json.Unmarshal([]byte(line), &fields)
 		if err != nil || fields.Time == "" || fields.Level == "" || fields.Msg == "" || fields.Level == "ERROR" {
@@ -156,7 +156,7 @@ func wantsLines(t *testing.T, p *program) {
 func (a *target) alive(t *testing.T) {
 	for _, p := range a.programs {
 		select {
-		case <-p.Exited:
+		case <-p.exited:
 			t.Errorf("%s has ended", p.name)
 			continue
 		default:

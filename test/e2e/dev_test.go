@@ -31,17 +31,17 @@ func startDev(t *testing.T, args ...string) *dev {
 		free = append(free, "--"+port+"=0")
 	}
 	p := start(t, nil, "telle", append(free, args...)...)
-	for line := range p.Lines {
+	for line := range p.lines {
 		if strings.HasPrefix(line, "Ctrl-C") {
 			return readGreeting(p)
 		}
 	}
-	t.Fatalf("telle dev ended before it greeted: %s", p.Text())
+	t.Fatalf("telle dev ended before it greeted: %s", p.text())
 	return nil
 }
 
 func readGreeting(p *program) *dev {
-	text := p.Text()
+	text := p.text()
 	find := func(pattern string) string {
 		if m := regexp.MustCompile(pattern).FindStringSubmatch(text); m != nil {
 			return m[1]
@@ -85,7 +85,7 @@ func TestDevCarriesAnEventFromRedisToEverySocket(t *testing.T) {
 	seen := false
 	for n := 1; !seen; n++ {
 		if n > 200 {
-			t.Fatalf("telle tail prints nothing: %s", tail.Text())
+			t.Fatalf("telle tail prints nothing: %s", tail.text())
 		}
 		d.publish(mute)
 		for _, c := range clients {
@@ -95,24 +95,24 @@ func TestDevCarriesAnEventFromRedisToEverySocket(t *testing.T) {
 			}
 		}
 		select {
-		case line, running := <-tail.Lines:
+		case line, running := <-tail.lines:
 			if !running {
-				t.Fatalf("telle tail has ended: %s", tail.Text())
+				t.Fatalf("telle tail has ended: %s", tail.text())
 			}
 			seen = strings.HasSuffix(line, " chat.d1.g1 "+mute)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	tail.Signal(syscall.SIGINT)
-	if code := tail.ExitCode(); code != 0 {
+	tail.signal(syscall.SIGINT)
+	if code := tail.exitCode(); code != 0 {
 		t.Errorf("telle tail ended with %d", code)
 	}
 	d.clients = clients
-	d.Signal(syscall.SIGINT)
+	d.signal(syscall.SIGINT)
 	for _, c := range clients {
 		c.conn.CloseRead(t.Context())
 	}
-	if code := d.ExitCode(); code != 0 {
+	if code := d.exitCode(); code != 0 {
 		t.Errorf("telle dev ended with %d after Ctrl-C", code)
 	}
 }
@@ -128,8 +128,8 @@ func TestDevKeepsItsData(t *testing.T) {
 			t.Errorf("sequence %d in run %d", f.Seq, n)
 		}
 		customer.conn.CloseRead(t.Context())
-		d.Signal(os.Interrupt)
-		if code := d.ExitCode(); code != 0 {
+		d.signal(os.Interrupt)
+		if code := d.exitCode(); code != 0 {
 			t.Errorf("telle dev ended with %d", code)
 		}
 	}
@@ -179,7 +179,7 @@ func TestTheDemoTalks(t *testing.T) {
 		`admin    hears {"event":"customer_message"`,
 		`admin    hears {"event":"CHAT_MESSAGE"`,
 	} {
-		testkit.Eventually(t, heard, func() bool { return strings.Contains(demo.Text(), heard) })
+		testkit.Eventually(t, heard, func() bool { return strings.Contains(demo.text(), heard) })
 	}
 	demo.terminate()
 }

@@ -192,15 +192,15 @@ func (m *member) start() {
 // kill ends the process at once.
 func (m *member) kill() {
 	m.t.Helper()
-	m.Signal(syscall.SIGKILL)
-	m.ExitCode()
+	m.signal(syscall.SIGKILL)
+	m.exitCode()
 }
 
 // drain ends the process as an operator would.
 func (m *member) drain() {
 	m.t.Helper()
-	m.Signal(syscall.SIGTERM)
-	if code := m.ExitCode(); code != 0 {
+	m.signal(syscall.SIGTERM)
+	if code := m.exitCode(); code != 0 {
 		m.t.Errorf("%s ended with %d after SIGTERM", m.name, code)
 	}
 }
@@ -280,8 +280,8 @@ func (n *natsProcess) ready() {
 // kill ends the server at once.
 func (n *natsProcess) kill() {
 	n.t.Helper()
-	n.Signal(syscall.SIGKILL)
-	n.ExitCode()
+	n.signal(syscall.SIGKILL)
+	n.exitCode()
 }
 
 // buildNATS builds nats-server next to our programs. Without the race detector: it

@@ -97,9 +97,9 @@ var faults = []fault{
 		tr.site.redis.Restart()
 	}},
 	{name: "SIGSTOP a router", replicas: both, short: one, strike: func(tr *traffic) {
-		tr.site.routers[0].Signal(syscall.SIGSTOP)
+		tr.site.routers[0].signal(syscall.SIGSTOP)
 		last(form.pause)
-		tr.site.routers[0].Signal(syscall.SIGCONT)
+		tr.site.routers[0].signal(syscall.SIGCONT)
 	}},
 	{name: "cut router-NATS", replicas: both, short: one, strike: func(tr *traffic) { tr.cut(tr.site.routers[0].toNATS...) }},
 	{name: "cut router-NATS, silently", replicas: one, strike: func(tr *traffic) { holdUp(tr.site.routers[0].toNATS...) }},

@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/telle-ai/event-router/internal/auth"
-	"github.com/telle-ai/event-router/internal/testkit"
 )
 
 var floodFlag = flag.String("flood", "short", "short or full: how many sockets send garbage, and for how long")
@@ -104,7 +103,7 @@ func startGood(t *testing.T, router *program, nats *natsServer, form floodForm) 
 	g.cmd = exec.Command(filepath.Join(binaries, "telle"), "load", "groups", "--json", "--quiet", "--jwt-secret", firstSecret,
 		"--sockets", fmt.Sprint(form.good), "--rate", fmt.Sprint(form.rate), "--duration", form.lasts.String(), "--warm", "3s", "--wait", "30s",
 		"--url", "ws://"+router.public, "--publish", nats.url)
-	g.cmd.Env = testkit.CleanEnvironment()
+	g.cmd.Env = cleanEnvironment()
 	g.cmd.Stdout, g.cmd.Stderr = &g.out, &g.errors
 	if err := g.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -140,7 +139,7 @@ func (g *good) report(t *testing.T) (r loadReport) {
 // peakUntil returns the most memory that a program has had until done is closed.
 func peakUntil(p *program, done <-chan struct{}) (most float64) {
 	for {
-		most = max(most, residentOf(p.Cmd.Process.Pid))
+		most = max(most, residentOf(p.cmd.Process.Pid))
 		select {
 		case <-done:
 			return most
@@ -203,7 +202,7 @@ type floodRun struct {
 func startFlood(t *testing.T, address string, sockets int) *floodRun {
 	t.Helper()
 	r := &floodRun{cmd: exec.Command(os.Args[0])}
-	r.cmd.Env = append(testkit.CleanEnvironment(), fmt.Sprintf("%s=%s %d", floodVariable, address, sockets))
+	r.cmd.Env = append(cleanEnvironment(), fmt.Sprintf("%s=%s %d", floodVariable, address, sockets))
 	r.cmd.Stdout, r.cmd.Stderr = &r.out, os.Stderr
 	var err error
 	if r.stdin, err = r.cmd.StdinPipe(); err != nil {

@@ -18,7 +18,7 @@ func TestAHealthcheckSaysWhatTheProcessSays(t *testing.T) {
 		wantsHealthcheck(t, s, 0, `"ok"`)
 		wantsHealthcheck(t, s, 0, `"ready":true`, "--ready")
 	}
-	nats.Stop()
+	nats.stop()
 	for _, s := range servers {
 		testkit.Eventually(t, "not ready", func() bool {
 			code, _ := runHealthcheck(t, s, "--ready")

@@ -78,7 +78,7 @@ type percentiles struct {
 func telleLoad(t *testing.T, args ...string) (r loadReport, code int, stderr string) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(binaries, "telle"), append(append([]string{"load"}, args...), "--json", "--quiet")...)
-	cmd.Env = testkit.CleanEnvironment()
+	cmd.Env = cleanEnvironment()
 	var errors strings.Builder
 	cmd.Stderr = &errors
 	out, err := cmd.Output()
@@ -214,9 +214,9 @@ func TestLoadMeasuresTheStormAfterARouterHasDied(t *testing.T) {
 		"--url", "ws://"+s.routers[0].public, "--resume-url", "ws://"+s.routers[1].public, "--publish", s.nats.url)
 	s.routers[0].wantsMetric("telle_sessions", 20)
 	s.routers[0].wantsMetric("telle_delivered_frames_total", 20)
-	s.routers[0].Signal(syscall.SIGKILL)
-	if code := p.ExitCode(); code != 0 || !strings.Contains(p.Text(), `"caughtUp":20`) {
-		t.Errorf("exit code %d: %s", code, p.Text())
+	s.routers[0].signal(syscall.SIGKILL)
+	if code := p.exitCode(); code != 0 || !strings.Contains(p.text(), `"caughtUp":20`) {
+		t.Errorf("exit code %d: %s", code, p.text())
 	}
 }
 
@@ -346,9 +346,9 @@ func TestLoadEndsEarlyOnCtrlC(t *testing.T) {
 			p := start(t, nil, "telle", append([]string{"load", scenario, "--sockets", "5", "--json",
 				"--url", "ws://" + s.routers[0].public, "--publish", s.nats.url}, flags...)...)
 			testkit.Eventually(t, "events to be delivered", func() bool { return s.routers[0].metric("telle_delivered_frames_total") > 100 })
-			p.Signal(syscall.SIGINT)
-			if code := p.ExitCode(); code != 0 || !strings.Contains(p.Text(), `"endedEarly":true,"clean":true`) {
-				t.Errorf("exit code %d: %s", code, p.Text())
+			p.signal(syscall.SIGINT)
+			if code := p.exitCode(); code != 0 || !strings.Contains(p.text(), `"endedEarly":true,"clean":true`) {
+				t.Errorf("exit code %d: %s", code, p.text())
 			}
 			s.terminate()
 		})

@@ -29,7 +29,7 @@ func TestAWrongPasswordIsToldAndMendedWithoutARestart(t *testing.T) {
 	bridge := startServer(t, "bridge", "--auth", "none", "--drain-time", "0s",
 		"--nats-url", g.url, "--nats-user", "bridge", "--nats-password-file", passwords,
 		"--redis-url", server.URL, "--redis-password-file", ofRedis)
-	logs := func(words string) func() bool { return func() bool { return strings.Contains(bridge.Text(), words) } }
+	logs := func(words string) func() bool { return func() bool { return strings.Contains(bridge.text(), words) } }
 	testkit.Eventually(t, "the log to say that NATS refuses it", logs("Authorization Violation"))
 	testkit.Eventually(t, "the log to say that Redis refuses it", logs("WRONGPASS"))
 	status, body := bridge.get("/readyz")
@@ -40,8 +40,8 @@ func TestAWrongPasswordIsToldAndMendedWithoutARestart(t *testing.T) {
 	write(ofRedis, "secret-of-redis")
 	bridge.ready()
 	bridge.terminate()
-	if strings.Contains(bridge.Text(), "secret-") || strings.Contains(body, "secret-") {
-		t.Errorf("this says a secret:\n%s", bridge.Text())
+	if strings.Contains(bridge.text(), "secret-") || strings.Contains(body, "secret-") {
+		t.Errorf("this says a secret:\n%s", bridge.text())
 	}
 }
 

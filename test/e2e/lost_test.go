@@ -54,7 +54,7 @@ func TestTheBridgeStopsReadingAtTheBoundOfWhatItMayHold(t *testing.T) {
 	redis, nats := testkit.StartRedis(t), startNATS(t)
 	bridge := startServer(t, "bridge", "--nats-url", nats.url, "--redis-url", redis.URL, "--auth", "none",
 		"--hold-bytes", fmt.Sprint(bound), "--max-message-bytes", "10000", "--publish-timeout", "200ms", "--drain-time", "0s").ready()
-	nats.Stop()
+	nats.stop()
 	bridge.wantsMetric("telle_nats_connected", 0)
 	if n := redis.Publish(channel, numbered(0, all)...); n != all {
 		t.Fatalf("%d messages went to the bridge, want %d", n, all)
@@ -72,7 +72,7 @@ func TestTheBridgeStopsReadingAtTheBoundOfWhatItMayHold(t *testing.T) {
 	if n := bridge.metric(`telle_received_total{source="redis"}`); n > bound/perMessage+1 {
 		t.Errorf("%v messages were taken in", n)
 	}
-	nats.Start()
+	nats.start()
 	bridge.wantsMetric("telle_published_total", all)
 	if n := bridge.metric("telle_redis_breaks_total"); n != 0 {
 		t.Errorf("the link to Redis broke %v times", n)
@@ -93,9 +93,9 @@ func TestWhatRedisHasDeliveredIsStoredBeforeTheBridgeEnds(t *testing.T) {
 			bridge := startServer(t, "bridge", append([]string{"--nats-url", nats.url, "--redis-url", redis.URL,
 				"--auth", "none", "--drain-time", "0s"}, flags...)...).ready()
 			delivered := publishUntilNobodyListens(t, redis.Addr, func() {
-				bridge.Signal(syscall.SIGTERM)
+				bridge.signal(syscall.SIGTERM)
 			})
-			if code := bridge.ExitCode(); code != 0 {
+			if code := bridge.exitCode(); code != 0 {
 				t.Errorf("exit code %d", code)
 			}
 			byGroup := map[string][]string{}

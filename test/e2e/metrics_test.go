@@ -266,9 +266,9 @@ func TestMetricsSayThatAProcessDrains(t *testing.T) {
 	router := startServer(t, "router", "--nats-url", startNATS(t).url, "--auth", "none", "--drain-delay", "1h").ready()
 	router.wantsMetric("telle_ready", 1)
 	router.wantsMetric("telle_draining", 0)
-	router.Signal(syscall.SIGTERM)
+	router.signal(syscall.SIGTERM)
 	router.wantsMetric("telle_draining", 1)
 	router.wantsMetric("telle_ready", 0)
-	router.Signal(syscall.SIGTERM)
-	router.ExitCode()
+	router.signal(syscall.SIGTERM)
+	router.exitCode()
 }

@@ -50,7 +50,7 @@ func TestStreamFlagsCountWhenTheStreamIsCreated(t *testing.T) {
 		"replicas is 1, configured is 3", "max age is 3h0m0s, configured is 4h0m0s", "max bytes is 12345678, configured is -1",
 		"max messages per subject is 77, configured is 78", "max age is 5h0m0s, configured is 6h0m0s",
 	} {
-		testkit.Eventually(t, "a warning that "+want, func() bool { return warned(other.Text(), want) })
+		testkit.Eventually(t, "a warning that "+want, func() bool { return warned(other.text(), want) })
 	}
 	if now := configOf(t, js, "CHAT"); !sameConfig(now, chat) {
 		t.Errorf("CHAT was changed: %+v, before %+v", now, chat)

@@ -24,7 +24,7 @@ func TestTheBridgeHoldsWhatItTakesInWhileNATSIsAway(t *testing.T) {
 	const before, meanwhile = 500, 1500
 	s := startStack(t)
 	s.redis.Publish(channel, numbered(0, before)...)
-	s.nats.Stop()
+	s.nats.stop()
 	testkit.Eventually(t, "the bridge to say that NATS is away", func() bool {
 		status, body := get(t, "http://"+s.bridge.public+"/readyz")
 		return status == http.StatusServiceUnavailable && strings.Contains(body, `"nats":"not connected"`)
@@ -34,7 +34,7 @@ func TestTheBridgeHoldsWhatItTakesInWhileNATSIsAway(t *testing.T) {
 	}
 	s.redis.Publish(channel, numbered(before, before+meanwhile)...)
 	s.bridge.wantsMetric(`telle_received_total{source="redis"}`, before+meanwhile)
-	s.nats.Start()
+	s.nats.start()
 	s.bridge.ready()
 	s.bridge.terminate() // which stores what is held
 	s.nats.holds(before + meanwhile)
@@ -46,7 +46,7 @@ func TestASocketIsToldThatItsEventCouldNotBeStored(t *testing.T) {
 	nats := startNATS(t)
 	router := startServer(t, "router", "--nats-url", nats.url, "--auth", "none", "--publish-timeout", "300ms").ready()
 	customer := dial(t, router, as("role", "customer", "dealerId", "d1", "groupId", "g1"))
-	nats.Stop()
+	nats.stop()
 	began := time.Now()
 	message := `{"event":"customer_message","id":"m1","data":{"type":"UPDATE_MSG","dealerId":"d1","groupId":"g1","user":"customer","message":"hello?"}}`
 	if err := customer.conn.Write(t.Context(), websocket.MessageText, []byte(message)); err != nil {
@@ -102,7 +102,7 @@ func TestBeforeADrainAProcessIsNotReadyForAWhile(t *testing.T) {
 	nats := startNATS(t)
 	router := startServer(t, "router", "--nats-url", nats.url, "--auth", "none", "--drain-delay", "1h", "--drain-time", "0s").ready()
 	old := dial(t, router, as("role", "customer", "dealerId", "d1", "groupId", "g1"))
-	router.Signal(syscall.SIGTERM)
+	router.signal(syscall.SIGTERM)
 	testkit.Eventually(t, "it to be not ready", func() bool {
 		status, _ := get(t, "http://"+router.public+"/readyz")
 		return status == http.StatusServiceUnavailable
@@ -110,8 +110,8 @@ func TestBeforeADrainAProcessIsNotReadyForAWhile(t *testing.T) {
 	young := dial(t, router, as("role", "admin", "dealerId", "d1"))
 	old.send("customer_message", `{"type":"UPDATE_MSG","dealerId":"d1","groupId":"g1","user":"customer","message":"still here"}`)
 	young.wants("customer_message", `{"type":"UPDATE_MSG","dealerId":"d1","groupId":"g1","user":"customer","message":"still here","muted":false,"unread":0}`)
-	router.Signal(syscall.SIGTERM)
-	if code := router.ExitCode(); code != 0 {
+	router.signal(syscall.SIGTERM)
+	if code := router.exitCode(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }
@@ -125,7 +125,7 @@ func TestSIGTERMClosesSocketsWithAHintAndEndsClean(t *testing.T) {
 			for i := range 20 {
 				clients = append(clients, dial(t, router, as("role", "customer", "dealerId", "d1", "groupId", fmt.Sprint(i))))
 			}
-			router.Signal(signal)
+			router.signal(signal)
 			for _, c := range clients {
 				_, _, err := c.conn.Read(t.Context())
 				var closed websocket.CloseError
@@ -133,7 +133,7 @@ func TestSIGTERMClosesSocketsWithAHintAndEndsClean(t *testing.T) {
 					t.Errorf("closed with %v", err)
 				}
 			}
-			if code := router.ExitCode(); code != 0 {
+			if code := router.exitCode(); code != 0 {
 				t.Errorf("exit code %d", code)
 			}
 		})
@@ -145,13 +145,13 @@ func TestASecondSignalStopsNow(t *testing.T) {
 	nats := startNATS(t)
 	router := startServer(t, "router", "--nats-url", nats.url, "--auth", "none", "--drain-time", "1h").ready()
 	dial(t, router, as("role", "customer", "dealerId", "d1", "groupId", "g1"))
-	router.Signal(syscall.SIGTERM)
+	router.signal(syscall.SIGTERM)
 	testkit.Eventually(t, "draining", func() bool {
 		_, body := router.get("/readyz")
 		return strings.Contains(body, "draining")
 	})
-	router.Signal(syscall.SIGTERM)
-	if code := router.ExitCode(); code != 0 {
+	router.signal(syscall.SIGTERM)
+	if code := router.exitCode(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }
@@ -298,13 +298,13 @@ func TestSIGHUPReloadsTheLogLevel(t *testing.T) {
 	}
 	end()
 	set("debug\n")
-	router.Signal(syscall.SIGHUP)
+	router.signal(syscall.SIGHUP)
 	testkit.Eventually(t, "a debug line", func() bool {
 		end()
-		return strings.Contains(router.Text(), `"level":"DEBUG"`)
+		return strings.Contains(router.text(), `"level":"DEBUG"`)
 	})
 	set("nonsense")
-	router.Signal(syscall.SIGHUP)
-	testkit.Eventually(t, "the mistake in the log", func() bool { return strings.Contains(router.Text(), "--log-level") })
+	router.signal(syscall.SIGHUP)
+	testkit.Eventually(t, "the mistake in the log", func() bool { return strings.Contains(router.text(), "--log-level") })
 	router.terminate()
 }

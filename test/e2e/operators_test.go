@@ -239,7 +239,7 @@ func TestOperatorsAskOurProcesses(t *testing.T) {
 	}
 	bye := dial(t, router, as("role", "customer", "dealerId", "d1", "groupId", "g1"))
 	_ = bye.conn.CloseNow()
-	testkit.Eventually(t, "a line of level debug", func() bool { return strings.Contains(router.Text(), `"level":"DEBUG"`) })
+	testkit.Eventually(t, "a line of level debug", func() bool { return strings.Contains(router.text(), `"level":"DEBUG"`) })
 
 	if got := orderAt(t, nc, "telle.router.drain", ""); !strings.HasPrefix(got, "400 name the instance") {
 		t.Errorf("drain of nobody: %s", got)
@@ -411,11 +411,11 @@ func TestTraceTellsWhoIsNotSentAnEvent(t *testing.T) {
 	for late := time.After(20 * time.Second); ; {
 		s.redis.Publish(channel, said("d1", "g1", "for who waits"))
 		select {
-		case line := <-waits.Lines:
+		case line := <-waits.lines:
 			if err := json.Unmarshal([]byte(line), &tr); err != nil || tr.Event.Origin != "redis" || tr.Sockets.Have != 3 || tr.Sockets.Due != 3 {
 				t.Errorf("%s: %v", line, err)
 			}
-			if code := waits.ExitCode(); code != 0 {
+			if code := waits.exitCode(); code != 0 {
 				t.Errorf("it ends with %d", code)
 			}
 			s.terminate()
@@ -462,7 +462,7 @@ func TestWithoutPermissionForServicesARouterServes(t *testing.T) {
 		t.Fatal(err)
 	}
 	customer.wants("CHAT_MESSAGE", asChat(said("d1", "g1", "hello")))
-	testkit.Eventually(t, "the log to say so", func() bool { return strings.Contains(router.Text(), "$SRV.PING") })
+	testkit.Eventually(t, "the log to say so", func() bool { return strings.Contains(router.text(), "$SRV.PING") })
 	router.terminate()
 }
 

@@ -26,6 +26,8 @@ var elsewhere = []string{
 	"bridge.gap",
 	"$KV.TELLE.feed.redis-out", // who publishes back to Redis, and from where
 	"$KV.TELLE_SESSIONS.s1",
+	"$KV.TELLE_STATE.d1.g1", // what a conversation is like
+	"$KV.TELLE_STATE.through",
 	"$JS.API.STREAM.PURGE.CHAT",
 	"$JS.API.STREAM.DELETE.CHAT",
 	"$JS.API.STREAM.MSG.DELETE.CHAT",
@@ -183,7 +185,7 @@ func TestAProcessAnswersOnlyWhereItMay(t *testing.T) {
 	inside := g.spy(t, "TELLE", all...)
 	for kind, may := range map[string][]string{
 		"router": {"chat.", "telle.carry.", "$KV.TELLE_SESSIONS.", "_INBOX_bridge.carry.", "_INBOX_operator."},
-		"bridge": {"chat.", "telle.carry.", "$KV.TELLE_SESSIONS.", "_INBOX_bridge.carry.", "_INBOX_operator.", "$KV.TELLE.", "dead.", "bridge.gap"},
+		"bridge": {"chat.", "telle.carry.", "$KV.TELLE_SESSIONS.", "_INBOX_bridge.carry.", "_INBOX_operator.", "$KV.TELLE.", "$KV.TELLE_STATE.", "dead.", "bridge.gap"},
 	} {
 		for asker, question := range map[string]string{"operator": "$SRV.PING.x", "bridge": "telle.carry.p1", "router": "telle.carry.p1"} {
 			for _, reply := range all {
@@ -230,6 +232,7 @@ func TestAnswersOfJetStreamAreNoOrders(t *testing.T) {
 	for _, user := range []string{"bridge", "router", "operator"} {
 		for _, order := range []string{
 			"$JS.API.STREAM.PURGE.CHAT", "$JS.API.STREAM.DELETE.CHAT", "$JS.API.STREAM.PURGE.DEAD", "$JS.API.STREAM.DELETE.KV_TELLE_SESSIONS",
+			"$JS.API.STREAM.PURGE.KV_TELLE_STATE",
 		} {
 			inside, nc := g.spy(t, "TELLE", order), g.as(user)
 			for question, body := range map[string]string{"$JS.API.STREAM.INFO.CHAT": "", "$JS.API.DIRECT.GET.CHAT": `{"seq":1}`} {
@@ -276,7 +279,7 @@ func TestAnswersOfJetStreamAreNoOrdersToProcesses(t *testing.T) {
 	testkit.Eventually(t, "all of them to be refused", func() bool {
 		n := 0
 		for _, p := range []*program{s.bridge, s.routers[0], s.routers[1]} {
-			n += strings.Count(p.Text(), "what is no request of an operator was not looked at")
+			n += strings.Count(p.text(), "what is no request of an operator was not looked at")
 		}
 		return n == 2*len(orders)
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -19,8 +20,11 @@ import (
 // A program is one running process of ours, with who is connected to it.
 type program struct {
 	*testkit.Program
-	t    testing.TB
-	name string
+	t      testing.TB
+	name   string
+	cmd    *exec.Cmd
+	exited chan struct{} // closed once it has ended
+	lines  chan string   // its standard output; closed at the end
 
 	public, internal string // host:port, for router and bridge
 	clients          []*client
@@ -29,7 +33,23 @@ type program struct {
 // start starts a program; see [testkit.StartProgram].
 func start(t testing.TB, env []string, name string, args ...string) *program {
 	t.Helper()
-	return &program{Program: testkit.StartProgram(t, env, filepath.Join(binaries, name), args...), t: t, name: name}
+	p := testkit.StartProgram(t, env, filepath.Join(binaries, name), args...)
+	return &program{Program: p, t: t, name: name, cmd: p.Cmd, exited: p.Exited, lines: p.Lines}
+}
+
+func cleanEnvironment() []string { return testkit.CleanEnvironment() }
+
+func (p *program) text() string { return p.Text() }
+
+func (p *program) signal(s os.Signal) {
+	p.t.Helper()
+	p.Signal(s)
+}
+
+// exitCode waits for the program's end.
+func (p *program) exitCode() int {
+	p.t.Helper()
+	return p.ExitCode()
 }
 
 // startServer starts a router or a bridge on free ports, and returns when it has
@@ -119,8 +139,8 @@ func (p *program) terminate() {
 	for _, c := range p.clients {
 		c.conn.CloseRead(context.Background()) // it answers when it is closed
 	}
-	p.Signal(syscall.SIGTERM)
-	if code := p.ExitCode(); code != 0 {
+	p.signal(syscall.SIGTERM)
+	if code := p.exitCode(); code != 0 {
 		p.t.Errorf("%s ended with %d after SIGTERM", p.name, code)
 	}
 }
@@ -129,7 +149,7 @@ func (p *program) terminate() {
 func runToEnd(t testing.TB, env []string, name string, args ...string) (code int, output string) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(binaries, name), args...)
-	cmd.Env = append(testkit.CleanEnvironment(), env...)
+	cmd.Env = append(cleanEnvironment(), env...)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

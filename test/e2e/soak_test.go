@@ -149,10 +149,10 @@ func (p *program) sampleFor(d time.Duration) (all samples) {
 // isClean waits for the end of a telle load, which must have found nothing.
 func (p *program) isClean(t *testing.T) {
 	t.Helper()
-	code := p.ExitCode()
+	code := p.exitCode()
 	var r loadReport
-	if err := json.Unmarshal([]byte(p.Text()), &r); err != nil {
-		t.Fatalf("exit code %d, %v: %s", code, err, p.Text())
+	if err := json.Unmarshal([]byte(p.text()), &r); err != nil {
+		t.Fatalf("exit code %d, %v: %s", code, err, p.text())
 	}
 	r.isClean(t, code, "")
 	t.Logf("%s: %d events at %.0f/s, %d deliveries, p99 %.1f ms; lost %d, doubled %d, out of order %d", r.Protocol,
@@ -221,7 +221,7 @@ func TestSoakAMemoryLimitIsHonoured(t *testing.T) {
 		l := start(t, nil, "telle", "load", "fanout", "--json", "--quiet", "--sockets", "2", "--payload", strconv.Itoa(32<<10),
 			"--rate", "0", "--in-flight", "8", "--warm", "0s", "--duration", "1500ms", "--url", "ws://"+r.public, "--publish", "nats://"+nats.addr)
 		defer l.isClean(t)
-		return r.mostUntil(l.Exited)
+		return r.mostUntil(l.exited)
 	}
 	limited, free := most(fmt.Sprintf("GOMEMLIMIT=%d", limit)), most()
 	t.Logf("with a limit of %d MiB a router's Go had %.1f MiB at most, without %.1f MiB", limit/mebibyte, limited/mebibyte, free/mebibyte)

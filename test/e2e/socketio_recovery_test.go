@@ -11,8 +11,8 @@ import (
 // die ends a program at once.
 func die(p *program) {
 	p.t.Helper()
-	p.Signal(syscall.SIGKILL)
-	<-p.Exited
+	p.signal(syscall.SIGKILL)
+	<-p.exited
 }
 
 // endAlone ends what is left of a stack whose first router has died.

@@ -263,11 +263,11 @@ func TestOfficialClientsAreToldWhenTheBrokerIsAway(t *testing.T) {
 			all = append(all, officials.dial(k, to(s.routers[i%2], as("role", "customer", "dealerId", "d1", "groupId", "g1"), transports)))
 		}
 	}
-	s.nats.Stop()
+	s.nats.stop()
 	for _, c := range all {
 		c.wantsBare("degraded", "{}")
 	}
-	s.nats.Start()
+	s.nats.start()
 	for _, c := range all {
 		c.wantsBare("live", "{}")
 	}

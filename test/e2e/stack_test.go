@@ -33,15 +33,21 @@ const channel = "telle:client-server"
 func startStack(t testing.TB, bridgeFlags ...string) *stack {
 	t.Helper()
 	s := &stack{t: t, redis: testkit.StartRedis(t), nats: startNATS(t)}
+	s.start(bridgeFlags...)
+	return s
+}
+
+// start starts our programs.
+func (s *stack) start(bridgeFlags ...string) {
+	s.t.Helper()
 	common := []string{"--nats-url", s.nats.url, "--auth", "none", "--drain-time", "0s"}
-	s.bridge = startServer(t, "bridge", append(append([]string{"--redis-url", s.redis.URL}, common...), bridgeFlags...)...)
+	s.bridge = startServer(s.t, "bridge", append(append([]string{"--redis-url", s.redis.URL}, common...), bridgeFlags...)...)
 	for i := range s.routers {
-		s.routers[i] = startServer(t, "router", common...)
+		s.routers[i] = startServer(s.t, "router", common...)
 	}
 	for _, p := range []*program{s.bridge, s.routers[0], s.routers[1]} {
 		p.ready()
 	}
-	return s
 }
 
 // terminate ends our programs and checks that each ends clean.
@@ -54,16 +60,23 @@ func (s *stack) terminate() {
 
 // natsServer is a nats-server that can be stopped and started again in its place.
 type natsServer struct {
-	*natskit.Server
-	t   testing.TB
-	url string
+	t      testing.TB
+	url    string
+	server *natskit.Server
 }
 
 func startNATS(t testing.TB) *natsServer {
 	t.Helper()
 	s := natskit.Start(t)
-	return &natsServer{Server: s, t: t, url: s.URL}
+	return &natsServer{t: t, url: s.URL, server: s}
 }
+
+func (s *natsServer) start() {
+	s.t.Helper()
+	s.server.Start()
+}
+
+func (s *natsServer) stop() { s.server.Stop() }
 
 // connect returns a NATS client of somebody else's.
 func (s *natsServer) connect() (*nats.Conn, jetstream.JetStream) {

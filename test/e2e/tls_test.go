@@ -24,8 +24,8 @@ func TestSIGHUPTakesANewCertificate(t *testing.T) {
 		"--tls-cert-file", cert.CertFile, "--tls-key-file", cert.KeyFile).ready()
 	before := shownBy(t, router.public, ca)
 	ca.IssueTo(t, cert, "127.0.0.1")
-	router.Signal(syscall.SIGHUP)
-	testkit.Eventually(t, "the certificate", func() bool { return strings.Contains(router.Text(), "certificate changed") })
+	router.signal(syscall.SIGHUP)
+	testkit.Eventually(t, "the certificate", func() bool { return strings.Contains(router.text(), "certificate changed") })
 	if shownBy(t, router.public, ca) == before {
 		t.Error("the old certificate is shown")
 	}

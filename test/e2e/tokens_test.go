@@ -98,11 +98,11 @@ func TestTokensOfTheToolAreLetInWhileSecretsRotate(t *testing.T) {
 	}
 	stays := dial(t, router, as("token", mint(firstSecret, "--group", "g1")))
 	write(t, old, "another secret, which nobody has, and long")
-	router.Signal(syscall.SIGHUP)
+	router.signal(syscall.SIGHUP)
 	testkit.Eventually(t, "the old secret to count no more", func() bool { return counts() == "ny" })
 	write(t, current, "short")
-	router.Signal(syscall.SIGHUP)
-	testkit.Eventually(t, "the mistake in the log", func() bool { return strings.Contains(router.Text(), "at least 32 bytes") })
+	router.signal(syscall.SIGHUP)
+	testkit.Eventually(t, "the mistake in the log", func() bool { return strings.Contains(router.text(), "at least 32 bytes") })
 	if got := counts(); got != "ny" {
 		t.Errorf("after a secret that cannot be: %s", got)
 	}
@@ -113,7 +113,7 @@ func TestTokensOfTheToolAreLetInWhileSecretsRotate(t *testing.T) {
 	for _, p := range []*program{router, bridge} {
 		p.terminate()
 		for _, secret := range []string{firstSecret, secondSecret, tokens[0], tokens[1]} {
-			if strings.Contains(p.Text(), secret) {
+			if strings.Contains(p.text(), secret) {
 				t.Errorf("%s logs a secret", p.name)
 			}
 		}

@@ -214,7 +214,7 @@ func TestACollectorThatIsAwayHarmsNobody(t *testing.T) {
 	began := time.Now()
 	for _, p := range []*program{s.bridge, s.router} {
 		p.terminate()
-		if n := strings.Count(p.Text(), "traces do not arrive at the collector"); n != 1 {
+		if n := strings.Count(p.text(), "traces do not arrive at the collector"); n != 1 {
 			t.Errorf("the log of the %s says %d times that traces do not arrive", p.name, n)
 		}
 	}

@@ -88,6 +88,9 @@ class Ledger {
 
 	enter(event, args) {
 		const [{groupId, message} = {}, offset] = args;
+		if (event === "chats") {
+			return; // admins get the list of open chats whenever they are not recovered
+		}
 		if (event !== "CHAT_MESSAGE" || args.length !== 2) {
 			this.strange.push(event);
 			return;
