@@ -243,8 +243,8 @@ func greet(out io.Writer, ns *natsd.Server, redisURL string, ownRedis bool, part
 
 Open two windows of a browser:
 
-  http://%s/         the console: you are an admin
-  http://%s/widget   a dealer's web site: you are its customer
+  http://%s/                  the console: you are admin a1 of dealer d1
+  http://%s/widget?group=g1   a dealer's web site: you are its customer
 
 Try, each in a terminal of its own:
 
