@@ -47,7 +47,7 @@ type router struct {
 func startSite(t testing.TB) *site {
 	t.Helper()
 	s := &site{t: t, redis: testkit.StartRedis(t), nats: natskit.Start(t)}
-	common := []string{"--nats-url", s.nats.URL, "--drain-time", "0s"}
+	common := []string{"--nats-url", s.nats.URL, "--drain-time", "0s", "--leave-after", "3s"}
 	none := append([]string{"--auth", "none"}, common...)
 	bridge := testkit.StartProgram(t, nil, filepath.Join(binaries, "bridge"), append([]string{
 		"--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0", "--redis-url", s.redis.URL}, none...)...)

@@ -59,6 +59,10 @@ async function aCustomerAndTwoAdmins(world) {
 	await a3.select(group);
 	await a3.sees("One more thing:");
 	await world.countAll(dealer, group, { admins: [a3], customers: [customer], readBack: true });
+
+	await customer.page.close();
+	await a3.marks(group, /^g1, offline/);
+	await a3.sees("The customer has gone");
 }
 
 async function systemMessage(admin, text, toAll) {

@@ -142,9 +142,10 @@ func (g *guarded) start(redisURL string, bridgeFlags ...string) *stack {
 	s.bridge = startServer(g.t, "bridge", slices.Concat(g.flags("bridge", "--redis-url", redisURL), common, bridgeFlags)...).ready()
 	testkit.Eventually(g.t, "the buckets, and the marks from which on events go back to Redis and are folded", func() bool {
 		_, err := g.stream("KV_TELLE_SESSIONS")
+		_, err3 := g.stream("KV_TELLE_PRESENCE")
 		marks, err2 := g.stream("KV_TELLE")
-		states, err3 := g.stream("KV_TELLE_STATE")
-		return err == nil && err2 == nil && marks.State.Msgs > 1 && err3 == nil && states.State.Msgs > 0
+		states, err4 := g.stream("KV_TELLE_STATE")
+		return errors.Join(err, err2, err3, err4) == nil && marks.State.Msgs > 1 && states.State.Msgs > 0
 	})
 	for i := range s.routers {
 		s.routers[i] = startServer(g.t, "router", g.flags("router", common...)...).ready()
@@ -199,12 +200,15 @@ var forbidden = map[string][]string{
 		"$JS.API.STREAM.CREATE.CHAT", // with other settings than the bridge's
 		"$JS.API.STREAM.CREATE.DEAD",
 		"$JS.API.STREAM.CREATE.KV_TELLE_SESSIONS",
+		"$JS.API.STREAM.CREATE.KV_TELLE_PRESENCE",
 		"$JS.API.STREAM.CREATE.OTHER",
 		"$JS.API.STREAM.UPDATE.CHAT",
 		"$JS.API.STREAM.PURGE.CHAT",
 		"$JS.API.STREAM.DELETE.CHAT",
 		"$JS.API.STREAM.DELETE.KV_TELLE_SESSIONS",
 		"$JS.API.STREAM.PURGE.KV_TELLE_SESSIONS",
+		"$JS.API.STREAM.PURGE.KV_TELLE_PRESENCE",
+		"telle.presence.d1",
 		"$JS.API.STREAM.MSG.DELETE.CHAT",
 		"$JS.API.STREAM.SNAPSHOT.CHAT",
 		"$JS.API.STREAM.RESTORE.CHAT",
@@ -236,6 +240,7 @@ var forbidden = map[string][]string{
 		"> _INBOX_bridge.>",
 		"> _INBOX_operator.>",
 		"> $KV.TELLE_SESSIONS.>", // sessions of other routers, as they go by
+		"> $KV.TELLE_PRESENCE.>",
 		"> $KV.TELLE.>",
 		"> $JS.>",
 		"> $JS.EVENT.>",
@@ -269,6 +274,8 @@ var forbidden = map[string][]string{
 		"> _INBOX_router.>",
 		"> $KV.TELLE_SESSIONS.>",
 		"> $KV.TELLE_STATE.>",
+		"> $KV.TELLE_PRESENCE.>",
+		"telle.presence.d1",
 		"> telle.router.drain",
 		"> telle.router.>",
 	},
@@ -284,6 +291,8 @@ var forbidden = map[string][]string{
 		"$KV.TELLE_STATE.d1.g1", // a state that no event has made
 		"$KV.TELLE_STATE.through",
 		"$JS.API.STREAM.DELETE.KV_TELLE_STATE",
+		"$KV.TELLE_PRESENCE.process.p1",
+		"> telle.presence.*",
 		"$JS.API.DIRECT.GET.KV_TELLE_SESSIONS.$KV.TELLE_SESSIONS.s1",
 		"$JS.API.STREAM.MSG.GET.KV_TELLE_SESSIONS",
 		"$JS.API.CONSUMER.CREATE.KV_TELLE_SESSIONS",
@@ -306,6 +315,7 @@ var forbidden = map[string][]string{
 		"_INBOX_operator.x.1",
 		"telle.carry.p1",
 		"telle.router.sessions", // who is there
+		"telle.presence.d1",
 		"telle.router.conversations",
 		"telle.router.trace",
 		"telle.router.kick",
@@ -417,6 +427,7 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 			{"telle.router.sessions", ""},
 			{"telle.router.conversations", `{"dealer":"d1"}`},
 			{"telle.router.trace", `{"dealer":"d1","group":"g1","seq":1}`},
+			{"telle.presence.d1", ""},
 			{"telle.bridge.sessions", ""},
 			{"telle.bridge.trace", `{"dealer":"d1","seq":1}`},
 			{"telle.router.loglevel." + router, ""},

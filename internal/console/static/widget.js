@@ -215,7 +215,6 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 
 		tellState(state, about) {
 			if (state === "offline") {
-				this.gone ??= Date.now();
 				return this.show("No connection. What you write is sent when it is back.", true);
 			}
 			const words = {
@@ -226,11 +225,9 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 			this.show(words[state] ?? "", state === "closed");
 		}
 
-		/** Says that the customer is here: at first, and when he was away for so long that he may have been reported gone. */
+		/** Says that the customer is here, once: who was reported gone and comes back, the router sees by itself. */
 		ready() {
-			const away = this.gone === undefined ? 0 : Date.now() - this.gone;
-			this.gone = undefined;
-			if (!this.joined || away > 5000) {
+			if (!this.joined) {
 				this.joined = true;
 				this.send("client_join", { type: "CLIENT_JOIN" }).catch(() => { this.joined = false; });
 			}

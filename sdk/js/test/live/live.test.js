@@ -58,6 +58,35 @@ test("what a client says while its router dies and lives again is stored once an
 	assert.deepEqual(writer.heard, []); // what it said itself
 });
 
+test("a takeover has one winner, and all who look see the same", {timeout: 60_000}, async (t) => {
+	const router = await Router.start(t, ...none);
+	const d = dealer();
+	const widget = await client(t, router, customer(d));
+	const admins = await Promise.all(["a1", "a2", "a3"].map((adminId) => client(t, router, {...admin(d), adminId})));
+	await widget.send("client_join", {type: "CLIENT_JOIN", dealerId: d, groupId: "g1", user: "customer"});
+	await widget.send(...says(d, "is anybody there?"));
+	const taken = await Promise.allSettled(admins.map((chat, i) => chat.send("MUTE_STATE", {
+		type: "MUTE_STATUS", dealerId: d, groupId: "g1", adminId: `a${i + 1}`, muted: true, ifOwner: null,
+	})));
+	const winners = taken.flatMap(({status}, i) => status === "fulfilled" ? `a${i + 1}` : []);
+	assert.equal(winners.length, 1);
+	for (const {reason} of taken) {
+		if (reason) assert.deepEqual([reason.code, reason.owner], ["conflict", winners[0]]);
+	}
+	const [{seq}] = taken.flatMap(({value}) => value ?? []);
+	const key = chatKey(d, "g1");
+	for (const chat of [widget, ...admins]) {
+		while (chat.chats.get(key)?.seq !== seq) await next(chat, "states");
+	}
+	const told = await client(t, router, admin(d)); // who comes only now
+	for (const {chats} of [widget, ...admins]) {
+		const {adminId, muted, open} = chats.get(key);
+		assert.deepEqual([adminId, muted, open], [winners[0], true, true]);
+	}
+	const bare = ({lastActivity, ...state}) => state; // of live events: when they came
+	for (const {chats} of admins) assert.deepEqual(bare(chats.get(key)), bare(told.chats.get(key)));
+});
+
 test("a client of a router that drains comes back when it is told to", {timeout: 60_000}, async (t) => {
 	const router = await Router.start(t, ...none);
 	const chat = await client(t, router, customer(dealer()));
