@@ -34,6 +34,8 @@ async function noAccessibilityFault(world) {
 	await form.getByRole("button", { name: "Sign in" }).click(); // so that its error shows
 	await faultless(form, "sign-in");
 	await fits(form, "sign-in");
+	const empty = await world.admin(0, "nobody's", "a1");
+	await faultless(empty.page, "console, no chats");
 
 	const customer = await world.customer(2, dealer, group);
 	await faultless(customer.page, "widget, closed");

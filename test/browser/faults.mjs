@@ -76,4 +76,33 @@ async function natsIsStopped(world) {
 	await world.countAll(dealer, group, { admins: [a1], customers: [customer] });
 }
 
-export const scenarios = { "a router is killed": aRouterIsKilled, "NATS is stopped": natsIsStopped };
+/** What was missed is not held any more: the console says what there is, and does not show a hole. */
+async function whatWasMissedIsGone(world) {
+	const [dealer, group] = ["gone", "g1"];
+	const a1 = await world.admin(0, dealer, "a1");
+	const customer = await world.customer(2, dealer, group);
+	await customer.say("long ago");
+	await a1.select(group);
+	await a1.sees("long ago");
+	await a1.button("Take over").click();
+	await a1.says(/you have the chat/);
+	await world.ask("kill", 0);
+	await a1.health("offline");
+	await customer.say("nobody will know");
+	await customer.sees("nobody will know");
+	await customer.say("the last one");
+	await until("it to be stored", async () => (await world.ask("stored", dealer, group)).some(({ data }) => data.message === "the last one"));
+	await world.ask("purge");
+	await world.ask("start", 0);
+	await a1.health("live");
+	await becomes("what there is", () => a1.page.locator("#lines > li.line .text").allTextContents(), ["the last one"]);
+	await a1.says(/you have the chat/); // the state is kept apart
+	await customer.say("and on");
+	await a1.sees("and on");
+}
+
+export const scenarios = {
+	"what was missed is gone": whatWasMissedIsGone,
+	"a router is killed": aRouterIsKilled,
+	"NATS is stopped": natsIsStopped,
+};

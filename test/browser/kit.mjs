@@ -40,7 +40,7 @@ export class World {
 
 	/** Opens a window that shares nothing with the others. */
 	async open(who, url, options = {}) {
-		const context = await this.browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: "light", ...options });
+		const context = await this.browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: "light", reducedMotion: "reduce", ...options });
 		const page = await context.newPage();
 		page.setDefaultTimeout(patience);
 		page.on("pageerror", (error) => this.faults.push(`${who}: ${error.stack}`));

@@ -129,6 +129,8 @@ func (s *site) do(what string, args []json.RawMessage) any {
 		s.nats.Stop()
 	case "startNATS":
 		s.nats.Start()
+	case "purge":
+		s.purge()
 	case "stored":
 		of := texts(s.t, args)
 		return s.stored(subjects.Conversation{Dealer: of[0], Group: of[1]})
@@ -189,25 +191,40 @@ type storedEvent struct {
 	Data json.RawMessage `json:"data"`
 }
 
-// stored returns a conversation as the stream has it, with what is for all chats of its
-// dealer.
-func (s *site) stored(c subjects.Conversation) []storedEvent {
+// stream is what the routers keep events in, until done.
+func (s *site) stream() (ctx context.Context, stream jetstream.Stream, done func()) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
-	defer cancel()
 	nc, err := nats.Connect(s.nats.URL)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	defer nc.Close()
 	js, err := jetstream.New(nc)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	stream, err := js.Stream(ctx, "CHAT")
-	if err != nil {
+	if stream, err = js.Stream(ctx, "CHAT"); err != nil {
 		s.t.Fatal(err)
 	}
+	return ctx, stream, func() { nc.Close(); cancel() }
+}
+
+// purge leaves the last event in the stream, as if the others were too old.
+func (s *site) purge() {
+	s.t.Helper()
+	ctx, stream, done := s.stream()
+	defer done()
+	if err := stream.Purge(ctx, jetstream.WithPurgeKeep(1)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// stored returns a conversation as the stream has it, with what is for all chats of its
+// dealer.
+func (s *site) stored(c subjects.Conversation) []storedEvent {
+	s.t.Helper()
+	ctx, stream, done := s.stream()
+	defer done()
 	all := []storedEvent{}
 	state := stream.CachedInfo().State
 	for seq := state.FirstSeq; seq > 0 && seq <= state.LastSeq; seq++ {
@@ -215,7 +232,7 @@ func (s *site) stored(c subjects.Conversation) []storedEvent {
 		if err != nil {
 			s.t.Fatalf("message %d: %v", seq, err)
 		}
-		if m.Subject == c.Subject(subjects.Chat) || m.Subject == (subjects.Conversation{Dealer: c.Dealer}).Subject(subjects.Chat) {
+		if m.Subject == c.Subject(subjects.Chat) || m.Subject == c.DealerWide().Subject(subjects.Chat) {
 			all = append(all, storedEvent{m.Sequence, m.Data})
 		}
 	}

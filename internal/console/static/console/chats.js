@@ -1,6 +1,6 @@
 // On the left: the dealer's chats, latest activity first.
 
-import { $, arrange, el, timeOf, write } from "./dom.js";
+import { $, arrange, el, soon, timeOf, write } from "./dom.js";
 import { chatKey } from "/sdk/telle.js";
 
 const filters = {
@@ -16,6 +16,7 @@ export class Chats {
 		this.several = several; // whether the admin has more than one dealer
 		this.select = select;
 		this.more = more;
+		this.soon = soon(() => this.show());
 		this.states = [];
 		this.selected = null; // key
 		this.current = null; // key of the one that Tab reaches
@@ -37,7 +38,7 @@ export class Chats {
 		this.states = states;
 		$("more-chats").hidden = !more;
 		this.selected = selected;
-		this.drawing ??= requestAnimationFrame(() => this.show());
+		this.soon();
 	}
 
 	shown() {
@@ -51,8 +52,6 @@ export class Chats {
 	}
 
 	show() {
-		cancelAnimationFrame(this.drawing);
-		this.drawing = undefined;
 		const shown = this.shown();
 		const key = (s) => chatKey(s.dealerId, s.groupId);
 		if (!shown.some((s) => key(s) === this.current)) this.current = shown.length ? key(shown[0]) : null;
@@ -73,6 +72,7 @@ export class Chats {
 
 	fill(e, state, key) {
 		const [, name, when, marks, unread] = e.children;
+		e.of = state;
 		e.tabIndex = key === this.current ? 0 : -1;
 		e.setAttribute("aria-selected", String(key === this.selected));
 		e.classList.toggle("online", state.online);
@@ -113,6 +113,6 @@ export class Chats {
 	choose(option) {
 		if (!option) return;
 		this.current = option.key;
-		this.select(...option.key.split("\u0000"));
+		this.select(option.of.dealerId, option.of.groupId);
 	}
 }

@@ -1,6 +1,6 @@
 // In the middle: one conversation, and what may be done to it.
 
-import { $, arrange, el, textOf, timeOf, write } from "./dom.js";
+import { $, arrange, el, soon, textOf, timeOf, write } from "./dom.js";
 
 /** What an event is to who reads the conversation: {kind, who, text}; null: nothing. */
 export function describe({ event, data }, me) {
@@ -32,13 +32,15 @@ export class ConversationView {
 		this.desk = desk;
 		this.me = desk.who.adminId;
 		this.conversation = null;
+		this.soon = soon(() => this.show());
+		this.acting = new Set(); // the buttons whose work is under way
 		this.life = new AbortController();
 		const on = (id, event, handler) => $(id).addEventListener(event, handler, { signal: this.life.signal });
 		on("back", "click", deselect);
 		on("older", "click", () => this.older());
 		on("mute", "click", () => this.mute());
 		on("take", "click", () => this.take());
-		on("close", "click", () => this.act("close", (c) => this.desk.closeChat(c)));
+		on("close", "click", () => this.press("close", (c) => this.desk.closeChat(c)));
 		on("system", "click", () => this.openSystem());
 		on("system-cancel", "click", () => $("system-dialog").close());
 		on("system-form", "submit", () => this.sendSystem());
@@ -105,13 +107,7 @@ export class ConversationView {
 		$("log").scrollTop = $("log").scrollHeight;
 	}
 
-	soon() {
-		this.drawing ??= requestAnimationFrame(() => this.show());
-	}
-
 	show() {
-		cancelAnimationFrame(this.drawing);
-		this.drawing = undefined;
 		const c = this.conversation;
 		const log = $("log");
 		const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
@@ -174,30 +170,33 @@ export class ConversationView {
 		write($("notice"), text);
 	}
 
-	/** Does something once at a time, and says why it was not done. */
-	async act(id, what, explain = (error) => error.message) {
-		const button = $(id);
+	/** Does what a button says, once at a time, and tells why it was not done. */
+	async press(id, what, explain) {
+		if (this.acting.has(id) || $(id).getAttribute("aria-disabled") === "true") return;
+		this.acting.add(id);
+		await this.act(what, explain);
+		this.acting.delete(id);
+	}
+
+	async act(what, explain = (error) => error.message) {
 		const c = this.conversation;
-		if (!c || this.acting || button.getAttribute("aria-disabled") === "true") return;
-		this.acting = true;
-		this.problem(this.desk.state === "live" ? "" : "That is done when the router is back.");
+		const tell = (text) => c === this.conversation && this.problem(text);
+		tell(this.desk.state === "live" ? "" : "That is done when the router is back.");
 		try {
 			await what(c);
-			this.problem("");
+			tell("");
 		} catch (error) {
-			if (c === this.conversation) this.problem(explain(error));
-		} finally {
-			this.acting = false;
+			tell(explain(error));
 		}
 	}
 
 	mute() {
 		const muted = Boolean(this.desk.stateOf(this.conversation)?.muted);
-		this.act("mute", (c) => this.desk.mute(c, !muted));
+		this.press("mute", (c) => this.desk.mute(c, !muted));
 	}
 
 	take() {
-		this.act("take", (c) => this.desk.takeOver(c), (error) => {
+		this.press("take", (c) => this.desk.takeOver(c), (error) => {
 			if (error.code !== "conflict") return error.message;
 			return error.owner ? `Not taken over: ${error.owner} has the chat` : "Not taken over: nobody has the chat any more";
 		});
@@ -214,7 +213,7 @@ export class ConversationView {
 	sendSystem() {
 		const text = $("system-text").value.trim();
 		const toAll = $("system-form").elements.to.value === "all";
-		if (text) this.act("system", (c) => this.desk.system(c, text, toAll));
+		if (text) this.act((c) => this.desk.system(c, text, toAll));
 	}
 
 	key(e) {

@@ -5,8 +5,9 @@ import { chatKey, connect } from "/sdk/telle.js";
 import { newId } from "./dom.js";
 
 const pageSize = 50;
-const mostKept = 200; // events of a conversation that nobody has looked at yet
-const mostHeld = 2000; // and of one that somebody has
+const mostUnseen = 50; // events of a conversation that nobody has looked at yet
+const mostSeen = 2000; // and of one that somebody has: past it,
+const mostKept = 200; // so many are kept
 
 /** One chat: its events by sequence, and what is on its way into it. */
 class Conversation {
@@ -35,11 +36,12 @@ class Conversation {
 
 	/** Lets old events go, so that a page that is open for days does not grow. They can be loaded again. */
 	trim() {
-		if (this.events.size <= (this.loaded ? mostHeld : mostKept)) return;
+		if (this.events.size <= (this.loaded ? mostSeen : mostUnseen)) return;
+		const kept = this.loaded ? mostKept : mostUnseen;
 		const seqs = [...this.events.keys()].sort((a, b) => a - b);
-		for (const seq of seqs.slice(0, seqs.length - mostKept)) this.events.delete(seq);
+		for (const seq of seqs.slice(0, -kept)) this.events.delete(seq);
 		if (!this.loaded) return;
-		this.before = seqs[seqs.length - mostKept];
+		this.before = seqs.at(-kept);
 		this.more = true;
 	}
 

@@ -40,6 +40,17 @@ export function arrange(list, items, keyOf, make, update = () => {}) {
 	if (focused && focused !== document.activeElement && list.contains(focused)) focused.focus({ preventScroll: true });
 }
 
+/** Returns what draws a little later, once for all who ask until then; also in a window that nobody sees, whose title counts. */
+export function soon(draw) {
+	let timer;
+	return () => {
+		timer ??= setTimeout(() => {
+			timer = undefined;
+			draw();
+		}, 16);
+	};
+}
+
 /** What a message says: any JSON may be in it. */
 export const textOf = (message) => (typeof message === "string" ? message : JSON.stringify(message) ?? "");
 

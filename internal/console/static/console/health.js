@@ -26,5 +26,5 @@ export function showHealth({ state, retryIn }) {
 }
 
 export function showRecovered(n) {
-	write($("recovered"), `recovered ${count(n, "event")}`);
+	write($("recovered"), `recovered ${count(n, "event")}, ${new Date().toTimeString().slice(0, 8)}`);
 }

@@ -1,6 +1,6 @@
 // On the right: the events as they came.
 
-import { $, arrange, el, write } from "./dom.js";
+import { $, arrange, el, soon, write } from "./dom.js";
 import { chatKey } from "/sdk/telle.js";
 
 const most = 500;
@@ -10,6 +10,7 @@ export class RawEvents {
 		this.all = []; // latest first
 		this.held = []; // came while paused
 		this.paused = false;
+		this.soon = soon(() => this.show());
 		this.selected = null; // the conversation that is looked at
 		$("pause").addEventListener("click", () => this.pause(!this.paused));
 		$("clear").addEventListener("click", () => {
@@ -41,14 +42,7 @@ export class RawEvents {
 		this.show();
 	}
 
-	/** Many events at once are shown once. */
-	soon() {
-		this.drawing ??= requestAnimationFrame(() => this.show());
-	}
-
 	show() {
-		cancelAnimationFrame(this.drawing);
-		this.drawing = undefined;
 		const only = $("only-this").checked && this.selected;
 		const shown = only ? this.all.filter((e) => concerns(e.data, only)) : this.all;
 		arrange($("events"), shown, (e) => e.seq, line);
