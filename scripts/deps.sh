@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes sure of what the tests need besides Go: redis-server, prometheus with promtool, haproxy, node with npm, chromium,
-# a C compiler for the race detector, and the official Socket.IO clients for JavaScript and Python. Installs with apt-get
+# a C compiler for the race detector, the official Socket.IO clients for JavaScript and Python, and what AsyncAPI says a document is. Installs with apt-get
 # and npm what is missing; where it cannot, it says what to install and fails.
 set -eu
 
@@ -86,13 +86,13 @@ packages_are_there() {
 clients_are_there() {
 	lock=package-lock.json
 	! cmp -s "$clients/$lock" "$clients/node_modules/$lock" || return 0
-	echo "deps: installing the Socket.IO clients of $clients/$lock"
+	echo "deps: installing what is in $clients/$lock"
 	npm --prefix "$clients" ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null &&
 		cp "$clients/$lock" "$clients/node_modules/$lock"
 }
 
 packages_are_there
 clients_are_there || {
-	echo "deps: npm could not install the Socket.IO clients" >&2
+	echo "deps: npm could not install the Socket.IO clients and the schema of AsyncAPI" >&2
 	exit 1
 }

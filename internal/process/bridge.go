@@ -46,6 +46,7 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 	n.public.Handle("/v1/events", posted)
 	b.measure(posted)
 	n.measureReports(b.reporter)
+	b.measureStates()
 	return b, nil
 }
 
@@ -74,7 +75,7 @@ func (b *Bridge) connectRedis(cfg *BridgeConfig) (err error) {
 // It returns when nothing that it started runs any more, or soon after it is to
 // stop now.
 func (b *Bridge) Run(life Life, l Listeners) error {
-	sources := []eventSource{b.redis}
+	sources := []eventSource{b.redis, b.states()}
 	if b.streams != nil {
 		sources = append(sources, b.streams)
 	}

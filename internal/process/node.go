@@ -156,6 +156,7 @@ func (n *node) route(services bool) error {
 		States:       n.broker,
 		Carrier:      n.broker,
 		Presence:     counted{n.presence},
+		History:      n.past(),
 		Auth:         n.auth,
 		Ready:        n.ready,
 		Log:          n.log,

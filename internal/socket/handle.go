@@ -36,6 +36,8 @@ func (c *session) handle(r request) {
 		c.muteState(r)
 	case eventChats:
 		c.listChats(r)
+	case eventHistory:
+		c.history(r)
 	default:
 		c.send(r)
 	}

@@ -47,6 +47,7 @@ type Config struct {
 	States    States
 	Carrier   Carrier
 	Presence  Presence // nil: nobody counts who is there
+	History   History // nil: nobody can ask for it
 	Auth      Authenticator
 	Ready     func() error // nil error: new sockets can be served
 	Log       *slog.Logger
@@ -74,6 +75,8 @@ type Server struct {
 	queue  *queue
 	bodies bodies
 
+	lookingBack chan struct{} // one for each session that may at a time
+
 	engines  engines
 	guests   guests
 	flushers *flushers
@@ -96,6 +99,8 @@ func NewServer(cfg Config) *Server {
 		engines:  engines{byID: map[string]*engine{}},
 		guests:   guests{here: map[guest]struct{}{}},
 		flushers: newFlushers(),
+
+		lookingBack: make(chan struct{}, historiesAtOnce),
 	}
 	s.door, s.queue = newDoor(&s.cfg, &s.limits), newQueue(cfg.Limits.Waiting, &s.limits)
 	return s

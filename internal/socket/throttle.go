@@ -36,6 +36,11 @@ const longestTurn = time.Second
 // take says what is to become of a frame, and how long it has to wait before. Not patient:
 // what would have to wait is refused.
 func (t *throttle) take(l *Limits, factor int, patient bool) (v verdict, wait time.Duration) {
+	return t.takeAs(1, l, factor, patient)
+}
+
+// takeAs is take for a frame that counts as several.
+func (t *throttle) takeAs(frames int, l *Limits, factor int, patient bool) (v verdict, wait time.Duration) {
 	if l.FrameRate == 0 || l.FrameBurst == 0 {
 		return taken, 0
 	}
@@ -43,7 +48,7 @@ func (t *throttle) take(l *Limits, factor int, patient bool) (v verdict, wait ti
 	if t.limiter == nil || t.limiter.Burst() != burst { // or it has turned out to be a service
 		t.limiter = rate.NewLimiter(rate.Limit(l.FrameRate*float64(factor)), burst)
 	}
-	turn := t.limiter.Reserve()
+	turn := t.limiter.ReserveN(time.Now(), min(frames, burst))
 	wait = turn.Delay()
 	switch {
 	case wait == 0:
@@ -89,7 +94,7 @@ func (c *session) paces(event string) bool {
 		return true
 	}
 	l := &c.server.cfg.Limits
-	v, wait := c.throttle.take(l, l.factor(c.identity.Role), true)
+	v, wait := c.throttle.takeAs(weightOf(event), l, l.factor(c.identity.Role), true)
 	if v == taken && wait == 0 {
 		return true
 	}
@@ -99,6 +104,14 @@ func (c *session) paces(event string) bool {
 	}
 	c.pause(wait)
 	return v == taken
+}
+
+// weightOf returns as how many frames one counts.
+func weightOf(event string) int {
+	if event == eventHistory {
+		return historyWeight
+	}
+	return 1
 }
 
 // joinsFreely reports whether a frame joins a conversation, and the session has not asked

@@ -182,6 +182,8 @@ func (d *driver) hand(r report) {
 		o.upgrades <- r
 	case r.What == "answer":
 		o.answers <- r
+	case r.Event == "chats":
+		o.lists <- r
 	default:
 		o.reports <- r
 	}
@@ -236,8 +238,9 @@ type official struct {
 	driver *driver
 	alias  string
 
-	// Upgrades and answers come in no fixed order with all else.
-	reports, upgrades, answers chan report
+	// Upgrades and answers come in no fixed order with all else; lists of chats come to admins
+	// at each start.
+	reports, upgrades, answers, lists chan report
 }
 
 // officialPatience is how long a client may take, which is only ever used up by
@@ -250,7 +253,7 @@ func (d *drivers) open(k kind, o opening) *official {
 	in := d.of(k)
 	in.mu.Lock()
 	c := &official{t: d.t, name: fmt.Sprintf("%s %s %s %s", k.name, o.transports, o.query.Encode(), o.auth), driver: in, alias: fmt.Sprint("c", len(in.officials)),
-		reports: make(chan report, 10_000), upgrades: make(chan report, 100), answers: make(chan report, 10_000)}
+		reports: make(chan report, 10_000), upgrades: make(chan report, 100), answers: make(chan report, 10_000), lists: make(chan report, 1000)}
 	in.officials[c.alias] = c
 	in.mu.Unlock()
 	query := map[string]string{}
@@ -302,7 +305,7 @@ func (c *official) take(from chan report, what string) report {
 	return report{}
 }
 
-// next returns what the client reports next, but for upgrades and answers.
+// next returns what the client reports next, but for upgrades, answers and lists of chats.
 func (c *official) next(what string) report {
 	c.t.Helper()
 	r := c.take(c.reports, what)

@@ -34,15 +34,21 @@ const channel = "telle:client-server"
 func startStack(t testing.TB, bridgeFlags ...string) *stack {
 	t.Helper()
 	s := &stack{t: t, redis: testkit.StartRedis(t), nats: startNATS(t)}
+	s.start(bridgeFlags...)
+	return s
+}
+
+// start starts our programs.
+func (s *stack) start(bridgeFlags ...string) {
+	s.t.Helper()
 	common := []string{"--nats-url", s.nats.url, "--auth", "none", "--drain-time", "0s"}
-	s.bridge = startServer(t, "bridge", append(append([]string{"--redis-url", s.redis.URL}, common...), bridgeFlags...)...)
+	s.bridge = startServer(s.t, "bridge", append(append([]string{"--redis-url", s.redis.URL}, common...), bridgeFlags...)...)
 	for i := range s.routers {
-		s.routers[i] = startServer(t, "router", common...)
+		s.routers[i] = startServer(s.t, "router", common...)
 	}
 	for _, p := range []*program{s.bridge, s.routers[0], s.routers[1]} {
 		p.ready()
 	}
-	return s
 }
 
 // terminate ends our programs and checks that each ends clean.

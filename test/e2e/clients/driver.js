@@ -3,6 +3,7 @@
 //
 //	{"do":"open","as":"a","module":"socket.io-client","url":"http://…","namespace":"/","query":{…},"auth":{…},"transports":[…]}
 //	{"do":"emit","as":"a","event":"CHAT_MESSAGE","args":[…],"ask":true}   ask: with a callback
+//	{"do":"emitWithAck","as":"a","event":"history","args":[…]}            the answer is that of a promise
 //	{"do":"binary","as":"a","event":"CHAT_MESSAGE","ask":true}            an event of bytes
 //	{"do":"ledgers"}
 //
@@ -49,6 +50,10 @@ const commands = {
 		clients.get(as).socket.emit(event, ...args, ...(ask ? [answer] : []));
 	},
 
+	async emitWithAck({as, event, args}) {
+		tell({of: as, what: "answer", args: [await clients.get(as).socket.emitWithAck(event, ...args)]});
+	},
+
 	binary({as, event, ask}) {
 		commands.emit({as, event, args: [Buffer.from([0, 1, 2])], ask});
 	},
@@ -83,6 +88,9 @@ class Ledger {
 
 	enter(event, args) {
 		const [{groupId, message} = {}, offset] = args;
+		if (event === "chats") {
+			return; // admins get the list of open chats whenever they are not recovered
+		}
 		if (event !== "CHAT_MESSAGE" || args.length !== 2) {
 			this.strange.push(event);
 			return;
