@@ -47,7 +47,7 @@ type Config struct {
 	States    States
 	Carrier   Carrier
 	Presence  Presence // nil: nobody counts who is there
-	History   History // nil: nobody can ask for it
+	History   History  // nil: nobody can ask for it
 	Auth      Authenticator
 	Ready     func() error // nil error: new sockets can be served
 	Log       *slog.Logger
