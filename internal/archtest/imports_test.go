@@ -39,8 +39,9 @@ var rules = []rule{
 		"the server is a large dependency, and only `telle dev` needs it: router and bridge must not carry it"),
 	only("github.com/redis/go-redis", "internal/source internal/load",
 		"how Redis loses messages is handled in one place; "+outside),
-	only("github.com/coder/websocket", "internal/socket internal/load",
-		"one room knows what a connection is, and decides about deadlines, limits and close codes; "+outside),
+	only("github.com/coder/websocket", "internal/socket internal/load pkg/client",
+		"one room knows what a connection is, and decides about deadlines, limits and close codes; "+outside+
+			", and so is what other programs connect with"),
 	only("github.com/golang-jwt/jwt", "internal/auth internal/load",
 		"one room decides what a token proves; "+outside),
 	only("github.com/MicahParks", "internal/auth",
@@ -66,8 +67,12 @@ var rules = []rule{
 		"every room may import it, so it must bring nothing along"),
 	stdOnly("pkg/subjects", "",
 		"other programs import it, and must not inherit our dependencies"),
-	stdOnly("pkg", "pkg/subjects",
+	stdOnly("pkg/events", "pkg/subjects",
 		"other programs import it, and must not inherit our dependencies"),
+	stdOnly("pkg/client", "pkg/events pkg/subjects github.com/coder/websocket",
+		"other programs import it, and must not inherit more than what it connects with"),
+	{"routers and bridges are no clients", "what a client does to come back has no place in them",
+		func(from, to string) bool { return in(to, "pkg/client") && !in(from, "pkg/client cmd") }},
 
 	{"only cmd imports internal/load", "it is a client of the house, not a part of it",
 		func(from, to string) bool { return in(to, "internal/load") && !in(from, "internal/load cmd") }},
@@ -214,8 +219,8 @@ var forbidden = []struct{ from, to, word string }{
 	{"cmd/telle", "github.com/nats-io/nats.go/jetstream", "internal/broker and internal/load may"},
 	{"internal/broker", "github.com/nats-io/nats-server/v2/server", "internal/natsd may"},
 	{"internal/broker", "github.com/redis/go-redis/v9", "internal/source and internal/load may"},
-	{"cmd/router", "github.com/coder/websocket", "internal/socket and internal/load may"},
-	{"internal/socketio", "github.com/coder/websocket", "internal/socket and internal/load may"},
+	{"cmd/router", "github.com/coder/websocket", "internal/socket and internal/load and pkg/client may"},
+	{"internal/socketio", "github.com/coder/websocket", "internal/socket and internal/load and pkg/client may"},
 	{"internal/socket", "github.com/prometheus/client_golang/prometheus", "internal/ops may"},
 	{"internal/broker", "go.opentelemetry.io/otel/propagation", "internal/tracing may"},
 	{"cmd/router", "github.com/alicebob/miniredis/v2", "cmd/telle may"},
@@ -230,8 +235,10 @@ var forbidden = []struct{ from, to, word string }{
 	{"internal/socketio", "pkg/events", "internal/socketio imports the standard"},
 	{"internal/secret", "internal/ops", "internal/secret imports the standard"},
 	{"pkg/subjects", "pkg/events", "pkg/subjects imports the standard"},
-	{"pkg/events", "internal/hub", "pkg imports the standard"},
-	{"pkg/events", "golang.org/x/text/language", "pkg imports the standard"},
+	{"pkg/events", "internal/hub", "pkg/events imports the standard"},
+	{"pkg/events", "golang.org/x/text/language", "pkg/events imports the standard"},
+	{"pkg/client", "internal/socket", "pkg/client imports the standard"},
+	{"internal/load", "pkg/client", "no clients"},
 
 	{"internal/process", "cmd/router", "nobody imports cmd"},
 	{"internal/socket", "internal/process", "only cmd imports internal/process"},
@@ -295,6 +302,7 @@ func TestWhatTheDesignAllowsIsAllowed(t *testing.T) {
 		{"internal/tracing", []string{"go.opentelemetry.io/otel/trace", "pkg/events"}},
 		{"internal/testkit", []string{"internal/natsd", "internal/broker", "github.com/nats-io/nats.go"}},
 		{"pkg/events", []string{"pkg/subjects", "encoding/json"}},
+		{"pkg/client", []string{"pkg/events", "pkg/subjects", "github.com/coder/websocket", "net/http"}},
 	}
 	for _, line := range violations(allowed) {
 		t.Error(line)

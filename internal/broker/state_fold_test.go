@@ -53,7 +53,7 @@ func TestSnapshotsAreRightWhenBridgesAreKilledAndNATSRestarts(t *testing.T) {
 			}
 		})
 		_ = pause(t.Context(), rand.N(600*time.Millisecond)) // at a random moment of its work
-		killed.nc.Close() // as if it was killed
+		killed.nc.Close()                                    // as if it was killed
 		reader.wantStatesOfNow(t, connect(t, s))
 		happening.Wait()
 		if round%2 == 1 {

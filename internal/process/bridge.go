@@ -45,8 +45,8 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 	}, n.stream())
 	n.public.Handle("/v1/events", posted)
 	b.measure(posted)
-	n.measureReports(b.reporter)
 	b.measureStates()
+	n.measureReports(b.reporter)
 	return b, nil
 }
 

@@ -46,8 +46,8 @@ type Config struct {
 	Memory    Memory
 	States    States
 	Carrier   Carrier
-	Presence  Presence // nil: nobody counts who is there
 	History   History  // nil: nobody can ask for it
+	Presence  Presence // nil: nobody counts who is there
 	Auth      Authenticator
 	Ready     func() error // nil error: new sockets can be served
 	Log       *slog.Logger

@@ -26,9 +26,9 @@ var elsewhere = []string{
 	"bridge.gap",
 	"$KV.TELLE.feed.redis-out", // who publishes back to Redis, and from where
 	"$KV.TELLE_SESSIONS.s1",
-	"$KV.TELLE_PRESENCE.process.p1",
 	"$KV.TELLE_STATE.d1.g1", // what a conversation is like
 	"$KV.TELLE_STATE.through",
+	"$KV.TELLE_PRESENCE.process.p1",
 	"$JS.API.STREAM.PURGE.CHAT",
 	"$JS.API.STREAM.DELETE.CHAT",
 	"$JS.API.STREAM.MSG.DELETE.CHAT",

@@ -142,9 +142,9 @@ func (g *guarded) start(redisURL string, bridgeFlags ...string) *stack {
 	s.bridge = startServer(g.t, "bridge", slices.Concat(g.flags("bridge", "--redis-url", redisURL), common, bridgeFlags)...).ready()
 	testkit.Eventually(g.t, "the buckets, and the marks from which on events go back to Redis and are folded", func() bool {
 		_, err := g.stream("KV_TELLE_SESSIONS")
+		_, err3 := g.stream("KV_TELLE_PRESENCE")
 		marks, err2 := g.stream("KV_TELLE")
-		states, err3 := g.stream("KV_TELLE_STATE")
-		_, err4 := g.stream("KV_TELLE_PRESENCE")
+		states, err4 := g.stream("KV_TELLE_STATE")
 		return errors.Join(err, err2, err3, err4) == nil && marks.State.Msgs > 2 && states.State.Msgs > 0
 	})
 	for i := range s.routers {
@@ -273,9 +273,9 @@ var forbidden = map[string][]string{
 		"> dead.>",
 		"> _INBOX_router.>",
 		"> $KV.TELLE_SESSIONS.>",
+		"> $KV.TELLE_STATE.>",
 		"> $KV.TELLE_PRESENCE.>",
 		"telle.presence.d1",
-		"> $KV.TELLE_STATE.>",
 		"> telle.router.drain",
 		"> telle.router.>",
 	},
@@ -288,11 +288,11 @@ var forbidden = map[string][]string{
 		"telle.carry.p1", // what a client says
 		"$KV.TELLE.feed.redis-out",
 		"$KV.TELLE_SESSIONS.s1",
-		"$KV.TELLE_PRESENCE.process.p1",
-		"> telle.presence.*",
 		"$KV.TELLE_STATE.d1.g1", // a state that no event has made
 		"$KV.TELLE_STATE.through",
 		"$JS.API.STREAM.DELETE.KV_TELLE_STATE",
+		"$KV.TELLE_PRESENCE.process.p1",
+		"> telle.presence.*",
 		"$JS.API.DIRECT.GET.KV_TELLE_SESSIONS.$KV.TELLE_SESSIONS.s1",
 		"$JS.API.STREAM.MSG.GET.KV_TELLE_SESSIONS",
 		"$JS.API.CONSUMER.CREATE.KV_TELLE_SESSIONS",
