@@ -428,6 +428,10 @@ func (b *Broker) askPosition(ctx context.Context) (uint64, error) {
 	return info.State.LastSeq, nil
 }
 
+// Position returns the stream's last sequence, as its leader has it. Those who ask at the
+// same time share the question.
+func (b *Broker) Position(ctx context.Context) (uint64, error) { return b.position.join(ctx) }
+
 // passBarrier sends a message on a subject of the stream that the stream is bound
 // to refuse, and waits for the refusal, whatever its reason. Between the servers of
 // a cluster the message goes the way that the subscriptions went, so it arrives

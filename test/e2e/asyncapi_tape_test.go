@@ -388,10 +388,10 @@ func spiedOn(m *nats.Msg) (channel, action, name string) {
 		return "bucketSessions", "send", "deleted"
 	case tokens[1] == "TELLE_SESSIONS":
 		return "bucketSessions", "send", "follows"
-	case tokens[1] == "TELLE_PRESENCE" && tokens[2] == "process":
-		return "bucketPresence", "send", "process"
 	case tokens[1] == "TELLE_PRESENCE" && deleted:
 		return "bucketPresence", "send", "deleted"
+	case tokens[1] == "TELLE_PRESENCE" && tokens[2] == "process":
+		return "bucketPresence", "send", "process"
 	case tokens[1] == "TELLE_PRESENCE":
 		return "bucketPresence", "send", "sockets"
 	}

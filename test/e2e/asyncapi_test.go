@@ -22,12 +22,7 @@ const (
 
 // unseen are messages of the document that nothing in this repository sends yet.
 var unseen = map[travelling]bool{
-	{"natsPresence", "receive", "question"}: true,
-	{"natsPresence", "send", "answer"}:      true,
-	{"bucketPresence", "send", "process"}:   true,
-	{"bucketPresence", "send", "sockets"}:   true,
-	{"bucketPresence", "send", "deleted"}:   true,
-	{"bucketState", "send", "state"}:        true,
+	{"bucketState", "send", "state"}: true,
 }
 
 // A travelling names a message as it travels: on a channel of the document, in a

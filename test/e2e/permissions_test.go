@@ -145,7 +145,7 @@ func (g *guarded) start(redisURL string, bridgeFlags ...string) *stack {
 		_, err3 := g.stream("KV_TELLE_PRESENCE")
 		marks, err2 := g.stream("KV_TELLE")
 		states, err4 := g.stream("KV_TELLE_STATE")
-		return errors.Join(err, err2, err3, err4) == nil && marks.State.Msgs > 1 && states.State.Msgs > 0
+		return errors.Join(err, err2, err3, err4) == nil && marks.State.Msgs > 2 && states.State.Msgs > 0
 	})
 	for i := range s.routers {
 		s.routers[i] = startServer(g.t, "router", g.flags("router", common...)...).ready()
