@@ -382,6 +382,8 @@ func spiedOn(m *nats.Msg) (channel, action, name string) {
 		return "natsPresence", "receive", "question"
 	case tokens[1] == "TELLE":
 		return "bucketLeases", "send", "mark"
+	case m.Subject == "$KV.TELLE_STATE.through":
+		return "bucketStateThrough", "send", "through"
 	case tokens[1] == "TELLE_STATE":
 		return "bucketState", "send", "state"
 	case tokens[1] == "TELLE_SESSIONS" && deleted:
