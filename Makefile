@@ -65,7 +65,6 @@ lint: ## check format, vet, staticcheck, modernity, go.mod, and the syntax of sc
 	@$(ls_files) '*.sh' .ci/run | while read -r f; do \
 		case $$(head -n 1 "$$f") in *bash) bash -n "$$f" ;; *) sh -n "$$f" ;; esac || exit 1; \
 	done
-	@$(ls_files) '*.js' '*.mjs' | while read -r f; do node --check "$$f" || exit 1; done
 
 .PHONY: vuln
 vuln: ## look for known vulnerabilities that our code reaches

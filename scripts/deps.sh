@@ -5,7 +5,7 @@
 # what is missing; where it cannot, it says what to install and fails.
 set -eu
 
-min_node=20
+min_node=18
 policy=/usr/sbin/policy-rc.d
 root=$(dirname "$0")/..
 

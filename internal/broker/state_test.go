@@ -48,7 +48,7 @@ func (c third) happen(t testing.TB, chats, n int) {
 	for i := range n {
 		in := chat(rand.IntN(chats))
 		payload := fmt.Sprintf(happenings[rand.IntN(len(happenings))], in.Dealer, in.Group)
-		ack, err := c.PublishAsync(in.Subject(subjects.Chat), []byte(payload))
+		ack, err := c.PublishAsync(in.Subject(subjects.Chat), []byte(payload), jetstream.WithStallWait(time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}

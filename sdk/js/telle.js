@@ -592,7 +592,8 @@ function parse(text) {
 	return JSON.parse(text.replace(/"(dealerId|groupId|adminId)"\s*:\s*(-?\d{16,})(?=\s*[,}])/g, '"$1":"$2"'));
 }
 
-/** crypto.randomUUID is there on pages by https only. */
+/** crypto.randomUUID is there on pages by https only, and not in all of Node.js 18. It need not be hard to guess. */
 function uuid() {
-	return crypto.randomUUID?.() ?? Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+	const random = () => Math.random().toString(36).slice(2);
+	return globalThis.crypto?.randomUUID?.() ?? `${Date.now().toString(36)}-${random()}${random()}`;
 }

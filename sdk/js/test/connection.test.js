@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import {test} from "node:test";
 
 import {connect, pause} from "../telle.js";
-import {chatMessage, play, says, settled} from "./fake.js";
+import {chatMessage, play, says, settled, tick} from "./fake.js";
 
 test("the address is made from what a page knows", async (t) => {
 	for (const [url, want] of [
@@ -87,10 +87,10 @@ test("a router that drains says when to come back", async (t) => {
 	sockets[0].ready();
 	sockets[0].ends(1012, "drain; reconnect in 734 ms");
 	assert.deepEqual(told("state").at(-1), ["offline", {code: 1012, reason: "drain; reconnect in 734 ms", retryIn: 734}]);
-	t.mock.timers.tick(733);
+	tick(733);
 	await settled();
 	assert.equal(sockets.length, 1);
-	t.mock.timers.tick(1);
+	tick(1);
 	await settled();
 	assert.equal(sockets.length, 2);
 });
@@ -126,14 +126,14 @@ test("attempts that fail one after the other are further and further apart", asy
 	sockets.at(-1).ends(); // did not last
 	await again();
 	sockets.at(-1).ready();
-	t.mock.timers.tick(5_000);
+	tick(5_000);
 	sockets.at(-1).ends();
 	assert.deepEqual(told("state").filter(([state]) => state === "offline").map(([, {retryIn}]) => retryIn), [500, 1000, 2000, 4000, 500]);
 });
 
 test("a connection that does not become ready is given up", async (t) => {
 	const {sockets, told} = await play(t);
-	t.mock.timers.tick(15_000);
+	tick(15_000);
 	assert.ok(sockets[0].closed);
 	assert.equal(told("state").at(-1)[0], "offline");
 });
@@ -167,7 +167,7 @@ test("a new token is shown before the old one ends", async (t) => {
 	sockets[0].ready();
 	const sent = chat.send("customer_message", says("under way"), {timeout: 60_000});
 	sockets[0].says({event: "expiring", data: {seconds: 60}});
-	t.mock.timers.tick(30_000);
+	tick(30_000);
 	await settled();
 	assert.ok(sockets[0].closed);
 	assert.equal(sockets[1].query.toString(), "token=t2&since=100");
@@ -187,7 +187,7 @@ test("without a new token the connection stays until the old one ends", async (t
 	sockets[0].ready();
 	for (let i = 0; i < 2; i++) {
 		sockets[0].says({event: "expiring", data: {seconds: 60}});
-		t.mock.timers.tick(30_000);
+		tick(30_000);
 		await settled();
 		assert.equal(told("state").at(-1)[0], "live");
 	}
@@ -257,17 +257,17 @@ test("a network that is back is tried at once", async (t) => {
 	const {chat, sockets} = await play(t, {backoff: {first: 500, most: 500_000}});
 	for (let i = 0; i < 8; i++) {
 		sockets.at(-1).ends();
-		t.mock.timers.tick(500 * 2 ** i);
+		tick(500 * 2 ** i);
 		await settled();
 	}
 	sockets.at(-1).ends();
 	const before = sockets.length;
 	listeners.online();
-	t.mock.timers.tick(500);
+	tick(500);
 	await settled();
 	assert.equal(sockets.length, before + 1);
 	listeners.online(); // it is at it already
-	t.mock.timers.tick(500);
+	tick(500);
 	await settled();
 	assert.equal(sockets.length, before + 1);
 	chat.close();

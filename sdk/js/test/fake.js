@@ -1,12 +1,20 @@
 // A router that a test plays by hand: nothing happens but what the test says, and timers are the test's.
+import FakeTimers from "@sinonjs/fake-timers";
+
 import {connect} from "../telle.js";
+
+let clock;
+
+/** Lets time pass. */
+export const tick = (ms) => clock.tick(ms);
 
 /** Lets what waits for promises run. */
 export const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Connects a client to a faked router. `sockets` are its connections, `heard` what it has emitted. */
 export async function play(t, options = {}) {
-	t.mock.timers.enable({apis: ["setTimeout", "Date"], now: 1_800_000_000_000});
+	clock = FakeTimers.install({now: 1_800_000_000_000, toFake: ["setTimeout", "clearTimeout", "Date"]});
+	t.after(() => clock.uninstall());
 	const sockets = [];
 	class Socket {
 		sent = [];
@@ -59,7 +67,7 @@ export async function play(t, options = {}) {
 		told: (event) => heard.filter(([name]) => name === event).map(([, ...args]) => args.length > 1 ? args : args[0]),
 		/** The connection that is, once its time has come. */
 		async again() {
-			t.mock.timers.tick(60_000);
+			tick(60_000);
 			await settled();
 			return sockets.at(-1);
 		},

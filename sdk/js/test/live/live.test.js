@@ -30,7 +30,7 @@ test("a client of a router that is killed again and again misses nothing and hea
 		await more(round * 100 + 60, round * 100 + 90); // while nobody is there
 		await doomed.start();
 		while (reader.recoveries.length <= round) await next(reader, "recovered");
-		assert.ok(reader.recoveries[round] >= 30 && reader.recoveries[round] <= 60, `recovered ${reader.recoveries}`);
+		assert.ok(reader.recoveries[round] >= 30 && reader.recoveries[round] <= 90, `recovered ${reader.recoveries}`);
 		await more(round * 100 + 90, round * 100 + 100);
 	}
 	assert.deepEqual(await heard(reader, 300), numbers(300));
@@ -53,7 +53,7 @@ test("what a client says while its router dies and lives again is stored once an
 		await Promise.all(sent);
 	}
 	const seqs = (await Promise.all(sent)).map(({seq}) => seq);
-	assert.deepEqual(seqs, seqs.toSorted((a, b) => a - b));
+	assert.deepEqual(seqs, [...seqs].sort((a, b) => a - b));
 	assert.deepEqual(await heard(reader, 90), numbers(90));
 	assert.deepEqual(writer.heard, []); // what it said itself
 });
