@@ -9,6 +9,7 @@ RUN go mod download
 COPY cmd cmd
 COPY internal internal
 COPY pkg pkg
+COPY sdk sdk
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -o /dev/null ./cmd/...
 COPY . .
 # Without VERSION it is what git says; without a repository of git, dev.

@@ -48,7 +48,7 @@ monitoring: deps ## test alerts and dashboards: by cases, and on what real proce
 	go test -count=1 -v ./test/monitoring
 
 .PHONY: lint
-lint: ## check format, vet, staticcheck, modernity, go.mod and shell scripts
+lint: ## check format, vet, staticcheck, modernity, go.mod, and the syntax of scripts
 	@$(call silent,$(ls_files) '*.go' | xargs gofmt -l)
 	go vet ./...
 	go tool staticcheck ./...
@@ -57,6 +57,7 @@ lint: ## check format, vet, staticcheck, modernity, go.mod and shell scripts
 	@$(ls_files) '*.sh' .ci/run | while read -r f; do \
 		case $$(head -n 1 "$$f") in *bash) bash -n "$$f" ;; *) sh -n "$$f" ;; esac || exit 1; \
 	done
+	@$(ls_files) '*.js' | while read -r f; do node --check "$$f" || exit 1; done
 
 .PHONY: vuln
 vuln: ## look for known vulnerabilities that our code reaches
@@ -84,5 +85,5 @@ deps: ## install what the tests need besides Go
 
 .PHONY: clean
 clean: ## remove what was built; data, the store of run, stays
-	rm -rf bin test/e2e/clients/node_modules
+	rm -rf bin test/e2e/clients/node_modules sdk/js/node_modules
 	find . -name node_modules -prune -o \( -name '*.test' -o -name '*.prof' -o -name '*.out' \) -type f -exec rm {} +

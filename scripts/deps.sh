@@ -1,12 +1,13 @@
 #!/bin/sh
 # Makes sure of what the tests need besides Go: redis-server, prometheus with promtool, haproxy, node with npm, chromium,
-# a C compiler for the race detector, the official Socket.IO clients for JavaScript and Python, and what AsyncAPI says a document is. Installs with apt-get
-# and npm what is missing; where it cannot, it says what to install and fails.
+# a C compiler for the race detector, the official Socket.IO clients for JavaScript and Python, what our own client for
+# JavaScript is tried with, and what AsyncAPI says a document is. Installs with apt-get and npm what is missing; where it
+# cannot, it says what to install and fails.
 set -eu
 
-min_node=18
+min_node=20
 policy=/usr/sbin/policy-rc.d
-clients=$(dirname "$0")/../test/e2e/clients
+root=$(dirname "$0")/..
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -82,17 +83,20 @@ packages_are_there() {
 	[ -z "$(missing)" ] || give_up "apt-get has installed what it has, and that is missing or too old"
 }
 
-# The copy of the lock file says what is installed: once it is, no network is needed.
-clients_are_there() {
+# modules_are_there makes sure of what a folder's ($1) lock file names. Its copy says what is installed: once it is, no
+# network is needed.
+modules_are_there() {
 	lock=package-lock.json
-	! cmp -s "$clients/$lock" "$clients/node_modules/$lock" || return 0
-	echo "deps: installing what is in $clients/$lock"
-	npm --prefix "$clients" ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null &&
-		cp "$clients/$lock" "$clients/node_modules/$lock"
+	! cmp -s "$1/$lock" "$1/node_modules/$lock" || return 0
+	echo "deps: installing what $1/$lock names"
+	npm --prefix "$1" ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null &&
+		cp "$1/$lock" "$1/node_modules/$lock"
 }
 
 packages_are_there
-clients_are_there || {
-	echo "deps: npm could not install the Socket.IO clients and the schema of AsyncAPI" >&2
-	exit 1
-}
+for folder in test/e2e/clients sdk/js; do
+	modules_are_there "$root/$folder" || {
+		echo "deps: npm could not install what $folder needs" >&2
+		exit 1
+	}
+done

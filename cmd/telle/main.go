@@ -18,6 +18,7 @@ type cli struct {
 	Tail  tail  `cmd:"" help:"Print the events of a dealer, or of one of its chats, as the stream stores them."`
 	Demo  demo  `cmd:"" help:"Let a customer, a bot and an admin talk over a running deployment, and print what each hears."`
 	Trace trace `cmd:"" help:"Follow one event from where it was taken in, through the stream, to each socket."`
+	State state `cmd:"" help:"What conversations are like: who has the chat, what is unread, whether it is open."`
 	Token token `cmd:"" help:"Print a token for a customer, an admin or a service."`
 	Key   key   `cmd:"" help:"Make a key pair for tokens: the private key into a file, the public one to stdout, for --jwks-file."`
 	Load  loads `kong:"cmd,help='Measure a running deployment, and check that nothing is lost, doubled or out of order.',set='publish=nats://127.0.0.1:4222',set='connecting=256',set='payload=128',set='rate=0',set='in_flight=16'"`
@@ -46,6 +47,9 @@ func main() {
 				},
 				"trace": func(life process.Life, log *slog.Logger) error {
 					return c.Trace.run(life, log, os.Stdout)
+				},
+				"state": func(life process.Life, log *slog.Logger) error {
+					return c.State.run(subcommand(scenario), life, log, os.Stdout, os.Stderr)
 				},
 				"token": func(process.Life, *slog.Logger) error { return c.Token.run(os.Stdout) },
 				"key":   func(process.Life, *slog.Logger) error { return c.Key.run(os.Stdout) },

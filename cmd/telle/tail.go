@@ -16,28 +16,36 @@ import (
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
-// observed is whose events are looked at, and how to reach them.
-type observed struct {
-	Dealer  string `arg:"" help:"dealerId."`
-	Group   string `arg:"" optional:"" help:"groupId. Without it: ${without_group}."`
+// reached is how to reach what is in NATS.
+type reached struct {
 	NATSURL string `name:"nats-url" env:"TELLE_NATS_URL,NATS_URL" default:"nats://127.0.0.1:4222" help:"NATS servers, separated by commas."`
 
 	process.NATSAuthFlags `group:"NATS"`
 }
 
-func (o *observed) check() error {
-	return errors.Join(o.conversation().Check(), broker.CheckURL(o.NATSURL), o.login().Check(o.NATSURL))
+func (r *reached) check() error {
+	return errors.Join(broker.CheckURL(r.NATSURL), r.login().Check(r.NATSURL))
 }
+
+func (r *reached) login() broker.Login { return r.Login("operator") }
+
+// observed is whose events are looked at.
+type observed struct {
+	Dealer string `arg:"" help:"dealerId."`
+	Group  string `arg:"" optional:"" help:"groupId. Without it: ${without_group}."`
+
+	reached
+}
+
+func (o *observed) check() error { return errors.Join(o.conversation().Check(), o.reached.check()) }
 
 func (o *observed) conversation() subjects.Conversation {
 	return subjects.Conversation{Dealer: o.Dealer, Group: o.Group}
 }
 
-func (o *observed) login() broker.Login { return o.Login("operator") }
-
 // observe calls look with a broker of a name that runs until look returns. Its context ends when the process is to.
-func (o *observed) observe(life process.Life, log *slog.Logger, name string, deliver func(...broker.LiveEvent), look func(context.Context, *broker.Broker) error) error {
-	b, err := broker.New(broker.Config{URL: o.NATSURL, Login: o.login(), Name: name, Log: log, Deliver: deliver})
+func (r *reached) observe(life process.Life, log *slog.Logger, name string, deliver func(...broker.LiveEvent), look func(context.Context, *broker.Broker) error) error {
+	b, err := broker.New(broker.Config{URL: r.NATSURL, Login: r.login(), Name: name, Log: log, Deliver: deliver})
 	if err != nil {
 		return err
 	}

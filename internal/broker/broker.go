@@ -74,12 +74,14 @@ type Broker struct {
 	live      *live
 	position  *rounds
 	asker     *mailbox[ending]
+	keeper    *mailbox[PresenceWritten]
 	carrier   *carrier
 	link      *link
 	mayCreate *link // down: the server has said on this connection that this login may create no stream
 
 	sessions *bucket
 	states   *states
+	presence *bucket
 
 	anchored atomic.Pointer[string] // a subject that holds a message; nil: none is known
 	served   sync.Map               // subjects of services
@@ -165,6 +167,10 @@ func New(cfg Config) (*Broker, error) {
 		nc.Close()
 		return nil, err
 	}
+	if b.keeper, err = newMailbox[PresenceWritten](nc, nc.NewInbox()); err != nil {
+		nc.Close()
+		return nil, err
+	}
 	answers, err := newMailbox[carried](nc, newCarryInbox(nc))
 	if err != nil {
 		nc.Close()
@@ -175,6 +181,7 @@ func New(cfg Config) (*Broker, error) {
 	b.live.traced = cfg.Traced
 	b.sessions = &bucket{Broker: b, name: SessionBucket, config: sessionConfig}
 	b.states = newStates(b)
+	b.presence = &bucket{Broker: b, name: PresenceBucket, config: presenceConfig}
 	b.position = &rounds{follow: b.live.followAll, unfollow: b.live.unfollowAll, ask: b.askPosition}
 	return b, nil
 }
@@ -306,8 +313,8 @@ func (b *Broker) watchStreams(ctx context.Context) error {
 
 // prepareBuckets reports whether there is no more to be done.
 func (b *Broker) prepareBuckets(ctx context.Context) bool {
-	sessions, states := b.sessions.prepare(ctx), b.states.bucket.prepare(ctx)
-	return sessions && states
+	sessions, states, presence := b.sessions.prepare(ctx), b.states.bucket.prepare(ctx), b.presence.prepare(ctx)
+	return sessions && states && presence
 }
 
 // probe returns the stream's position.
@@ -526,6 +533,9 @@ func (b *Broker) asyncError(sub *nats.Subscription, err error) {
 	}
 	b.log.Error("NATS reported an error", "error", err, "subject", subject)
 }
+
+// Reconnects returns how often NATS was connected again.
+func (b *Broker) Reconnects() uint64 { return b.reconnects.Load() }
 
 // Stats are counters since the start, and gauges.
 type Stats struct {

@@ -38,6 +38,10 @@ type Endpoint struct {
 	// Answer returns an answer of so many bytes at most, or an error: a [Refusal], or one
 	// of ours.
 	Answer func(request []byte, most int) ([]byte, error)
+
+	// AnswerFor is in the place of Answer where the subject ends in a wildcard, and gets
+	// the token that stands there.
+	AnswerFor func(token string, request []byte, most int) ([]byte, error)
 }
 
 // A Refusal is an answer that says why a request was not done.
@@ -141,7 +145,7 @@ func (s *service) handler(e Endpoint) micro.HandlerFunc {
 			s.log.Warn("what is no request of an operator was not looked at", "subject", e.Subject)
 			return
 		}
-		answer, err := e.Answer(r.Data(), s.publisher.most()-answerHeaders)
+		answer, err := e.answer(r, s.publisher.most()-answerHeaders)
 		if err == nil {
 			err = r.Respond(answer)
 		} else {
@@ -151,6 +155,14 @@ func (s *service) handler(e Endpoint) micro.HandlerFunc {
 			s.log.Log(s.ctx, slog.LevelDebug, "answer to an operator is lost", "subject", e.Subject, "error", err)
 		}
 	}
+}
+
+func (e *Endpoint) answer(r micro.Request, most int) ([]byte, error) {
+	if e.AnswerFor == nil {
+		return e.Answer(r.Data(), most)
+	}
+	subject := r.Subject()
+	return e.AnswerFor(subject[strings.LastIndexByte(subject, '.')+1:], r.Data(), most)
 }
 
 // isRequest reports whether somebody asks who wants an answer. NATS lets whoever may ask

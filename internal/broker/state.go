@@ -61,6 +61,7 @@ type states struct {
 	// Static after newStates.
 	*Broker
 	bucket *bucket
+	most   int // conversations that a fold holds
 
 	asking shared[wanted, map[subjects.Conversation]standing]
 	scans  chan struct{} // holds one for each conversation that is being read
@@ -77,6 +78,7 @@ func newStates(b *Broker) *states {
 	return &states{
 		Broker:  b,
 		bucket:  &bucket{Broker: b, name: StateBucket, config: stateConfig},
+		most:    foldKnown,
 		scans:   make(chan struct{}, scansAtOnce),
 		dealers: map[string]*dealerReading{},
 	}

@@ -48,9 +48,8 @@ func (b *Broker) FoldStates(ctx context.Context) error {
 	f := b.newFeed(stateFeed)
 	f.fromStart = true
 	f.work = func(ctx context.Context, l *lease) error {
-		work := &fold{states: b.states, lease: l, known: map[string]*folded{}, every: foldEvery}
 		defer b.states.holds.Store(false)
-		return work.run(ctx)
+		return b.states.newFold(l).run(ctx)
 	}
 	return f.run(ctx)
 }
@@ -73,6 +72,10 @@ type fold struct {
 
 	every time.Duration
 	still time.Time // since when nothing has come
+}
+
+func (s *states) newFold(l *lease) *fold {
+	return &fold{states: s, lease: l, known: map[string]*folded{}, every: foldEvery}
 }
 
 // A folded conversation has a state that may not be kept yet.
@@ -286,13 +289,13 @@ func (f *fold) keep(ctx context.Context) error {
 
 // forget lets go of some conversations if too many are known.
 func (f *fold) forget() {
-	if len(f.known) <= foldKnown {
+	if len(f.known) <= f.most {
 		return
 	}
 	f.complete = false
 	for subject := range f.known { // in any order
 		delete(f.known, subject)
-		if len(f.known) <= foldKnown*3/4 {
+		if len(f.known) <= f.most*3/4 {
 			return
 		}
 	}

@@ -27,6 +27,7 @@ type behind struct {
 	asked  bool        // the catch-up has it in hand
 	moved  bool        // it follows something else than when the round began
 	resume *resumption // nil, or not answered yet
+	back   bool        // its client has come back, and gets all that it has missed
 
 	// What came live since the round began; none if not all of it is there.
 	tail    []queued
@@ -232,6 +233,7 @@ func (p *plan) begin() {
 func (s *Session) answer(r Recovery) {
 	if b := s.behind; b.resume != nil {
 		s.release(b.resume.first(r))
+		b.back = r.Recovered
 		s.hub.resumed(r)
 		b.answered()
 	}
@@ -311,9 +313,11 @@ func (s *Session) goLive() {
 	if b.why == Gap {
 		s.hub.filled.Add(1)
 	}
-	if s.told {
+	if caughtUp := s.hub.cfg.Notices[s.protocol].CaughtUp; s.told {
 		s.told = false
 		s.enqueue(queued{frame: s.hub.cfg.Notices[s.protocol].Live})
+	} else if b.back && caughtUp != nil {
+		s.enqueue(queued{frame: caughtUp})
 	}
 	for _, q := range b.tail {
 		if q.seq > s.through {

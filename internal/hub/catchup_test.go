@@ -457,6 +457,32 @@ func TestASessionThatComesBackGetsWhatItHasMissed(t *testing.T) {
 	}
 }
 
+// A client that has come back is told when it has all that it had missed, if its protocol
+// says so; not if it was not recovered, and just once if there was an outage meanwhile.
+func TestWhoIsRecoveredIsToldWhenItHasAll(t *testing.T) {
+	inBubble(t, roomy, func(t *testing.T, r *router) {
+		r.hub.cfg.Notices = map[Protocol]Notices{WebSocket: {Degraded: []byte("degraded"), Live: []byte("live"), CaughtUp: []byte("caught up")}}
+		g1 := chat("d", "g1")
+		for range 3 {
+			r.say(g1)
+		}
+		some, _ := r.resume("missed some", 1, g1)
+		none, _ := r.resume("missed none", 3, g1)
+		fresh, answer := r.resume("of another stream", 9, g1)
+		if answer.Recovered {
+			t.Errorf("told %+v", answer)
+		}
+		synctest.Wait()
+		r.say(g1)
+		some.settledFrames(ready([]string{"2 CHAT_MESSAGE", "3 CHAT_MESSAGE", "caught up", "4 CHAT_MESSAGE"})...)
+		none.settledFrames(ready([]string{"caught up", "4 CHAT_MESSAGE"})...)
+		fresh.settledFrames(ready([]string{"4 CHAT_MESSAGE"})...)
+		r.hub.Interrupt(true)
+		r.hub.Restore(4)
+		some.settledFrames("degraded", "live")
+	})
+}
+
 func TestASessionOfAnotherStreamIsNotRecovered(t *testing.T) {
 	inBubble(t, roomy, func(t *testing.T, r *router) {
 		g1 := chat("d", "g1")

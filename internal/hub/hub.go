@@ -97,7 +97,8 @@ type Encoder func(dst []byte, f events.Frame, seq uint64) []byte
 // Notices are what sockets are told beside events.
 type Notices struct {
 	Degraded []byte // nothing comes live for now
-	Live     []byte // all that was missed has been sent
+	Live     []byte // all that was missed meanwhile has been sent
+	CaughtUp []byte // all that a client had missed that has come back has been sent; nil: it is not told
 }
 
 // Config says what a hub works with.

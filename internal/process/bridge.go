@@ -9,6 +9,7 @@ import (
 
 	"github.com/telle-ai/event-router/internal/auth"
 	"github.com/telle-ai/event-router/internal/broker"
+	"github.com/telle-ai/event-router/internal/presence"
 	"github.com/telle-ai/event-router/internal/socket"
 	"github.com/telle-ai/event-router/internal/source"
 	"github.com/telle-ai/event-router/pkg/events"
@@ -20,6 +21,8 @@ type Bridge struct {
 	redis   *source.Redis
 	streams *source.Streams // nil: none are read
 	out     *source.Out     // nil: nothing goes back to Redis
+
+	reporter *presence.Reporter
 }
 
 // NewBridge returns a bridge that is connecting to NATS. Run must be called.
@@ -28,7 +31,7 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 	if err != nil {
 		return nil, err
 	}
-	b := &Bridge{node: n}
+	b := &Bridge{node: n, reporter: n.newReporter()}
 	if err := b.connectRedis(&cfg); err != nil {
 		n.broker.Close()
 		return nil, err
@@ -42,6 +45,8 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 	}, n.stream())
 	n.public.Handle("/v1/events", posted)
 	b.measure(posted)
+	b.measureStates()
+	n.measureReports(b.reporter)
 	return b, nil
 }
 
@@ -70,13 +75,14 @@ func (b *Bridge) connectRedis(cfg *BridgeConfig) (err error) {
 // It returns when nothing that it started runs any more, or soon after it is to
 // stop now.
 func (b *Bridge) Run(life Life, l Listeners) error {
-	sources := []eventSource{b.redis}
+	sources := []eventSource{b.redis, b.states()}
 	if b.streams != nil {
 		sources = append(sources, b.streams)
 	}
 	if b.out != nil {
 		sources = append(sources, partFunc(b.runOut))
 	}
+	sources = append(sources, b.node.report(b.reporter))
 	return b.node.run(life, l, sources...)
 }
 

@@ -25,6 +25,8 @@ type Common struct {
 	Limits  LimitFlags   `embed:"" group:"Limits"`
 	Process ProcessFlags `embed:"" group:"Process"`
 	TLS     TLSFlags     `embed:"" group:"TLS"`
+
+	Presence PresenceFlags `embed:"" group:"Sockets"`
 }
 
 // NATSFlags say how to reach NATS and what to hold while it is away.
@@ -168,7 +170,7 @@ func bridgeName() string { return "telle-bridge-" + hostname() }
 func (c *Common) check() error {
 	errs := []error{
 		broker.CheckURL(c.NATS.NATSURL), c.NATS.Login("").Check(c.NATS.NATSURL),
-		c.Limits.check(), c.TLS.check(), tracing.Check(),
+		c.Limits.check(), c.TLS.check(), c.Presence.check(), tracing.Check(),
 	}
 	positive := func(flag string, n int64) {
 		if n <= 0 {

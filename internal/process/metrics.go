@@ -15,6 +15,7 @@ func (n *node) measure(version string) {
 	n.measureHub()
 	n.measureQueues()
 	n.measureSockets()
+	n.measurePresence()
 	n.measureResumes()
 }
 

@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/telle-ai/event-router/internal/broker"
 	"github.com/telle-ai/event-router/internal/hub"
 	"github.com/telle-ai/event-router/internal/ops"
+	"github.com/telle-ai/event-router/internal/presence"
 	"github.com/telle-ai/event-router/internal/socket"
 	"github.com/telle-ai/event-router/internal/tracing"
 	"github.com/telle-ai/event-router/pkg/subjects"
@@ -41,6 +43,8 @@ type node struct {
 	public  *http.ServeMux
 	auth    socket.Authenticator
 	jwt     *auth.JWT // nil: no tokens are believed
+
+	presence *presence.Counter
 
 	recess       recess
 	jwksFailures atomic.Uint64
@@ -144,6 +148,7 @@ func (n *node) route(services bool) error {
 	if err != nil {
 		return err
 	}
+	n.presence = n.newCounter(rand.Text())
 	n.sockets = socket.NewServer(socket.Config{
 		Hub:          n.hub,
 		Publisher:    n.stream(),
@@ -151,6 +156,7 @@ func (n *node) route(services bool) error {
 		States:       n.broker,
 		Carrier:      n.broker,
 		History:      n.past(),
+		Presence:     counted{n.presence},
 		Auth:         n.auth,
 		Ready:        n.ready,
 		Log:          n.log,
@@ -298,8 +304,10 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	parts.start(func() error { return serving("--internal", n.internalCert.serveOn(l.Internal, internal)) })
 
 	brokerCtx, stopBroker := context.WithCancel(context.Background())
+	counterCtx, stopCounter := context.WithCancel(context.Background())
 	parts.start(func() error { return n.broker.Run(brokerCtx) })
 	parts.start(func() error { n.hub.Run(brokerCtx); return nil })
+	parts.start(func() error { n.presence.Run(counterCtx); return nil })
 	parts.start(func() error { return n.broker.ServeCarried(brokerCtx, n.sockets.Name(), n.sockets.Carried) })
 
 	parts.start(func() error { return n.serveOperators(brokerCtx, life, l, parts) })
@@ -334,6 +342,8 @@ func (n *node) run(life Life, l Listeners, sources ...eventSource) error {
 	case <-ctx.Done(): // what they still have is lost, and they say so
 	}
 	err = errors.Join(err, n.flush(ctx))
+	stopCounter()
+	n.leavePresence(ctx)
 	n.tracer.End(ctx)
 	stopBroker()
 	internal.Close()

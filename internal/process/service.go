@@ -51,7 +51,7 @@ func (n *node) serveOperators(ctx context.Context, life Life, l Listeners, parts
 		Stats:       func() any { return n.serviceStats() },
 		StatsAt:     operations[0].name,
 		Endpoints: func(instance string) []broker.Endpoint {
-			return (&operators{n, parts, life.Level, instance}).endpoints()
+			return append((&operators{n, parts, life.Level, instance}).endpoints(), n.presenceEndpoint())
 		},
 	})
 }

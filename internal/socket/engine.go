@@ -326,6 +326,7 @@ func (e *engine) finish() {
 	defer e.in.Unlock()
 	if session := e.connected(); session != nil {
 		e.server.cfg.Hub.Unregister(session.hub)
+		session.departs()
 		session.log()
 	}
 }

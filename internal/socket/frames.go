@@ -167,5 +167,6 @@ func isTooDeep(text []byte) bool { return events.Depth(text) > events.MostDepth 
 
 // noticesWebSocket returns what the plain protocol tells sockets beside events.
 func noticesWebSocket() hub.Notices {
-	return hub.Notices{Degraded: reply{Event: "degraded"}.encode(), Live: reply{Event: "live"}.encode()}
+	live := reply{Event: "live"}.encode()
+	return hub.Notices{Degraded: reply{Event: "degraded"}.encode(), Live: live, CaughtUp: live}
 }

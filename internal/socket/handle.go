@@ -66,6 +66,7 @@ func (c *session) clientJoin(r request) {
 		c.refuse(r, refused)
 		return
 	}
+	c.isNoticed(e.Conversation())
 	c.publish(r, e, state)
 }
 

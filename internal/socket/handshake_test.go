@@ -52,6 +52,7 @@ func TestAClientThatResumesGetsWhatItHasMissed(t *testing.T) {
 	for seq := uint64(4); seq <= 7; seq++ {
 		c.hears(event(said("g1", fmt.Sprint(seq)), seq))
 	}
+	c.hears(`{"event":"live"}`)
 	w.deliver(8, "", said("g1", "8"))
 	c.hears(event(said("g1", "8"), 8))
 }

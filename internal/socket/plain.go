@@ -73,6 +73,7 @@ func (c *plain) leave() {
 	// Once the session has ended the hub starts no more tasks: Wait cannot miss one.
 	c.tasks.Wait()
 	c.server.cfg.Hub.Unregister(c.hub) // last, so that a drain waits for the close frame
+	c.departs()
 	c.conn.shut()
 	c.pass.leave()
 	c.log()
@@ -88,6 +89,7 @@ func (c *plain) joinFirst() error {
 	if err != nil {
 		return err
 	}
+	c.came(follows...)
 	told, err := c.outlook(ctx, position, follows)
 	if err != nil {
 		return err

@@ -236,9 +236,13 @@ func (c *session) join(to subjects.Conversation) (position uint64, refused *fail
 	if !c.mayJoin(to) {
 		return 0, tooManyJoins
 	}
+	_, already := c.hub.Follows(to)
 	position, err := c.joinOne(to)
 	if err != nil {
 		return 0, unreachable
+	}
+	if !already {
+		c.came(to)
 	}
 	return position, nil
 }
@@ -278,5 +282,9 @@ func (c *session) leave(to subjects.Conversation) (joined bool, err error) {
 			return true, err
 		}
 	}
-	return c.server.cfg.Hub.Leave(c.hub, to), nil
+	joined = c.server.cfg.Hub.Leave(c.hub, to)
+	if joined {
+		c.went(to)
+	}
+	return joined, nil
 }

@@ -46,7 +46,8 @@ type Config struct {
 	Memory    Memory
 	States    States
 	Carrier   Carrier
-	History   History // nil: nobody can ask for it
+	History   History  // nil: nobody can ask for it
+	Presence  Presence // nil: nobody counts who is there
 	Auth      Authenticator
 	Ready     func() error // nil error: new sockets can be served
 	Log       *slog.Logger

@@ -26,7 +26,8 @@ type session struct {
 
 	// Owned by who handles what the client sends.
 	throttle throttle
-	joins    int // that it has asked for
+	joins    int                     // that it has asked for
+	there    []subjects.Conversation // where it is counted as present
 
 	mu      sync.Mutex
 	doing   context.CancelFunc // ends what the session waits for; nil: nothing

@@ -244,6 +244,7 @@ func (c *session) enter(back comeback) error {
 	if err != nil {
 		return err
 	}
+	c.came(follows...)
 	told, err := c.outlook(ctx, position, follows)
 	if err != nil {
 		return err

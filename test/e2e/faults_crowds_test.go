@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -91,19 +92,25 @@ func (s *site) bridgesHaveRead(t *testing.T) {
 	}
 }
 
-// storedIn counts the events of a chat.
-func (s *site) storedIn(t *testing.T, dealer, group string) uint64 {
+// storedIn counts the messages of a chat: bridges say besides that its customer has come.
+func (s *site) storedIn(t *testing.T, dealer, group string) (n uint64) {
 	t.Helper()
 	stream, err := s.connect().Stream(t.Context(), "CHAT")
 	if err != nil {
 		t.Fatal(err)
 	}
-	subject := "chat." + dealer + "." + group
-	info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter(subject))
-	if err != nil {
-		t.Fatal(err)
+	for seq := uint64(1); ; {
+		m, err := stream.GetMsg(t.Context(), seq, jetstream.WithGetMsgSubject("chat."+dealer+"."+group))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seq = m.Sequence + 1; !strings.Contains(string(m.Data), `"CLIENT_JOIN"`) {
+			n++
+		}
 	}
-	return info.State.Subjects[subject]
 }
 
 // A post is one router, and a NATS client that says things.

@@ -115,6 +115,16 @@ func (b *book) enter(of line, n int, seq uint64, now time.Time) {
 	b.tick(now)
 }
 
+// pass enters an event that is in no line: it has to come once, and in its place.
+func (b *book) pass(seq uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if seq <= b.last {
+		b.fell++
+	}
+	b.last = max(b.last, seq)
+}
+
 // tick ends a silence. b.mu is held.
 func (b *book) tick(now time.Time) {
 	if b.timed && !b.heard.IsZero() {

@@ -59,7 +59,7 @@ func (s *site) join(name string) *member {
 		m.toNATS = append(m.toNATS, l)
 		urls = append(urls, "nats://"+l.addr)
 	}
-	m.args = []string{"--listen", m.addr, "--auth", "none", "--drain-time", "2s",
+	m.args = []string{"--listen", m.addr, "--auth", "none", "--drain-time", "2s", "--leave-after", "15s",
 		"--nats-url", strings.Join(urls, ","), "--stream-replicas", fmt.Sprint(s.replicas)}
 	if name == "bridge" {
 		m.toRedis = startLink(s.t, s.redis.Addr)

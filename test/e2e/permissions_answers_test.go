@@ -26,6 +26,9 @@ var elsewhere = []string{
 	"bridge.gap",
 	"$KV.TELLE.feed.redis-out", // who publishes back to Redis, and from where
 	"$KV.TELLE_SESSIONS.s1",
+	"$KV.TELLE_STATE.d1.g1", // what a conversation is like
+	"$KV.TELLE_STATE.through",
+	"$KV.TELLE_PRESENCE.process.p1",
 	"$JS.API.STREAM.PURGE.CHAT",
 	"$JS.API.STREAM.DELETE.CHAT",
 	"$JS.API.STREAM.MSG.DELETE.CHAT",
@@ -182,8 +185,8 @@ func TestAProcessAnswersOnlyWhereItMay(t *testing.T) {
 	all := slices.Concat(elsewhere, []string{"_INBOX_router.x.1", "_INBOX.x.1", "$SYS.REQ.SERVER.PING"})
 	inside := g.spy(t, "TELLE", all...)
 	for kind, may := range map[string][]string{
-		"router": {"chat.", "telle.carry.", "$KV.TELLE_SESSIONS.", "_INBOX_bridge.carry.", "_INBOX_operator."},
-		"bridge": {"chat.", "telle.carry.", "$KV.TELLE_SESSIONS.", "_INBOX_bridge.carry.", "_INBOX_operator.", "$KV.TELLE.", "dead.", "bridge.gap"},
+		"router": {"chat.", "telle.carry.", "$KV.TELLE_SESSIONS.", "$KV.TELLE_PRESENCE.", "_INBOX_bridge.carry.", "_INBOX_operator."},
+		"bridge": {"chat.", "telle.carry.", "$KV.TELLE_SESSIONS.", "$KV.TELLE_PRESENCE.", "_INBOX_bridge.carry.", "_INBOX_operator.", "$KV.TELLE.", "$KV.TELLE_STATE.", "dead.", "bridge.gap"},
 	} {
 		for asker, question := range map[string]string{"operator": "$SRV.PING.x", "bridge": "telle.carry.p1", "router": "telle.carry.p1"} {
 			for _, reply := range all {
@@ -230,6 +233,7 @@ func TestAnswersOfJetStreamAreNoOrders(t *testing.T) {
 	for _, user := range []string{"bridge", "router", "operator"} {
 		for _, order := range []string{
 			"$JS.API.STREAM.PURGE.CHAT", "$JS.API.STREAM.DELETE.CHAT", "$JS.API.STREAM.PURGE.DEAD", "$JS.API.STREAM.DELETE.KV_TELLE_SESSIONS",
+			"$JS.API.STREAM.PURGE.KV_TELLE_STATE",
 		} {
 			inside, nc := g.spy(t, "TELLE", order), g.as(user)
 			for question, body := range map[string]string{"$JS.API.STREAM.INFO.CHAT": "", "$JS.API.DIRECT.GET.CHAT": `{"seq":1}`} {

@@ -140,10 +140,12 @@ func (g *guarded) start(redisURL string, bridgeFlags ...string) *stack {
 	common := []string{"--auth", "none", "--drain-time", "0s"}
 	s := &stack{t: g.t}
 	s.bridge = startServer(g.t, "bridge", slices.Concat(g.flags("bridge", "--redis-url", redisURL), common, bridgeFlags)...).ready()
-	testkit.Eventually(g.t, "the buckets, and the mark from which on events go back to Redis", func() bool {
+	testkit.Eventually(g.t, "the buckets, and the marks from which on events go back to Redis and are folded", func() bool {
 		_, err := g.stream("KV_TELLE_SESSIONS")
+		_, err3 := g.stream("KV_TELLE_PRESENCE")
 		marks, err2 := g.stream("KV_TELLE")
-		return err == nil && err2 == nil && marks.State.Msgs > 0
+		states, err4 := g.stream("KV_TELLE_STATE")
+		return errors.Join(err, err2, err3, err4) == nil && marks.State.Msgs > 1 && states.State.Msgs > 0
 	})
 	for i := range s.routers {
 		s.routers[i] = startServer(g.t, "router", g.flags("router", common...)...).ready()
@@ -198,12 +200,15 @@ var forbidden = map[string][]string{
 		"$JS.API.STREAM.CREATE.CHAT", // with other settings than the bridge's
 		"$JS.API.STREAM.CREATE.DEAD",
 		"$JS.API.STREAM.CREATE.KV_TELLE_SESSIONS",
+		"$JS.API.STREAM.CREATE.KV_TELLE_PRESENCE",
 		"$JS.API.STREAM.CREATE.OTHER",
 		"$JS.API.STREAM.UPDATE.CHAT",
 		"$JS.API.STREAM.PURGE.CHAT",
 		"$JS.API.STREAM.DELETE.CHAT",
 		"$JS.API.STREAM.DELETE.KV_TELLE_SESSIONS",
 		"$JS.API.STREAM.PURGE.KV_TELLE_SESSIONS",
+		"$JS.API.STREAM.PURGE.KV_TELLE_PRESENCE",
+		"telle.presence.d1",
 		"$JS.API.STREAM.MSG.DELETE.CHAT",
 		"$JS.API.STREAM.SNAPSHOT.CHAT",
 		"$JS.API.STREAM.RESTORE.CHAT",
@@ -217,6 +222,12 @@ var forbidden = map[string][]string{
 		"$JS.API.STREAM.INFO.KV_TELLE", // who publishes back to Redis is for bridges to know
 		"$JS.API.DIRECT.GET.KV_TELLE.$KV.TELLE.feed.redis-out",
 		"$KV.TELLE.feed.redis-out", // or to take over
+		"$KV.TELLE_STATE.d1.g1",    // a state that nobody has folded
+		"$KV.TELLE_STATE.through",
+		"$JS.API.STREAM.CREATE.KV_TELLE_STATE",
+		"$JS.API.STREAM.DELETE.KV_TELLE_STATE",
+		"$JS.API.STREAM.PURGE.KV_TELLE_STATE",
+		"$JS.API.STREAM.MSG.GET.KV_TELLE_STATE",
 		"$JS.API.META.LEADER.STEPDOWN",
 		"$JS.API.ACCOUNT.PURGE.TELLE",
 		"$SYS.REQ.SERVER.PING",
@@ -229,6 +240,7 @@ var forbidden = map[string][]string{
 		"> _INBOX_bridge.>",
 		"> _INBOX_operator.>",
 		"> $KV.TELLE_SESSIONS.>", // sessions of other routers, as they go by
+		"> $KV.TELLE_PRESENCE.>",
 		"> $KV.TELLE.>",
 		"> $JS.>",
 		"> $JS.EVENT.>",
@@ -251,6 +263,9 @@ var forbidden = map[string][]string{
 		"$JS.API.STREAM.PURGE.CHAT",
 		"$JS.API.STREAM.DELETE.CHAT",
 		"$JS.API.STREAM.DELETE.KV_TELLE",
+		"$JS.API.STREAM.DELETE.KV_TELLE_STATE",
+		"$JS.API.STREAM.UPDATE.KV_TELLE_STATE",
+		"$KV.TELLE_STATE.other",
 		"$JS.API.STREAM.MSG.DELETE.CHAT",
 		"$JS.API.STREAM.MSG.GET.DEAD",
 		"$JS.API.CONSUMER.CREATE.CHAT",
@@ -258,6 +273,9 @@ var forbidden = map[string][]string{
 		"> dead.>",
 		"> _INBOX_router.>",
 		"> $KV.TELLE_SESSIONS.>",
+		"> $KV.TELLE_STATE.>",
+		"> $KV.TELLE_PRESENCE.>",
+		"telle.presence.d1",
 		"> telle.router.drain",
 		"> telle.router.>",
 	},
@@ -270,6 +288,11 @@ var forbidden = map[string][]string{
 		"telle.carry.p1", // what a client says
 		"$KV.TELLE.feed.redis-out",
 		"$KV.TELLE_SESSIONS.s1",
+		"$KV.TELLE_STATE.d1.g1", // a state that no event has made
+		"$KV.TELLE_STATE.through",
+		"$JS.API.STREAM.DELETE.KV_TELLE_STATE",
+		"$KV.TELLE_PRESENCE.process.p1",
+		"> telle.presence.*",
 		"$JS.API.DIRECT.GET.KV_TELLE_SESSIONS.$KV.TELLE_SESSIONS.s1",
 		"$JS.API.STREAM.MSG.GET.KV_TELLE_SESSIONS",
 		"$JS.API.CONSUMER.CREATE.KV_TELLE_SESSIONS",
@@ -292,6 +315,7 @@ var forbidden = map[string][]string{
 		"_INBOX_operator.x.1",
 		"telle.carry.p1",
 		"telle.router.sessions", // who is there
+		"telle.presence.d1",
 		"telle.router.conversations",
 		"telle.router.trace",
 		"telle.router.kick",
@@ -307,6 +331,9 @@ var forbidden = map[string][]string{
 		"$JS.API.DIRECT.GET.CHAT.chat.d1.g1",
 		"$JS.API.DIRECT.GET.DEAD",
 		"$JS.API.DIRECT.GET.KV_TELLE.$KV.TELLE.feed.redis-out",
+		"$JS.API.DIRECT.GET.KV_TELLE_STATE",
+		"$JS.API.DIRECT.GET.KV_TELLE_STATE.$KV.TELLE_STATE.d1.g1",
+		"$JS.API.STREAM.PURGE.KV_TELLE_STATE",
 		"$JS.API.CONSUMER.CREATE.CHAT",
 		"$JS.API.CONSUMER.MSG.NEXT.CHAT.c",
 		"$JS.API.STREAM.SNAPSHOT.CHAT",
@@ -382,6 +409,10 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 			{"$JS.API.DIRECT.GET.CHAT", `{"seq":1}`},
 			{"$JS.API.DIRECT.GET.DEAD.dead.redis", ""},
 			{"$JS.API.DIRECT.GET.KV_TELLE.$KV.TELLE.feed.redis-out", ""},
+			{"$JS.API.DIRECT.GET.KV_TELLE.$KV.TELLE.feed.state", ""},
+			{"$JS.API.DIRECT.GET.KV_TELLE_STATE.$KV.TELLE_STATE.through", ""},
+			{"$JS.API.DIRECT.GET.KV_TELLE_STATE", `{"last_by_subj":"$KV.TELLE_STATE.through"}`},
+			{"$JS.API.STREAM.PURGE.KV_TELLE_STATE", `{"filter":"$KV.TELLE_STATE.d1.g1"}`},
 			{"$JS.API.CONSUMER.CREATE.CHAT.view", `{"stream_name":"CHAT","config":{"name":"view","ack_policy":"none"}}`},
 			{"$JS.API.CONSUMER.MSG.NEXT.CHAT.view", `{"batch":1,"no_wait":true}`},
 			{"$JS.API.CONSUMER.INFO.CHAT.view", ""},
@@ -396,6 +427,7 @@ func TestUsersOfNATSMayWhatTheyMust(t *testing.T) {
 			{"telle.router.sessions", ""},
 			{"telle.router.conversations", `{"dealer":"d1"}`},
 			{"telle.router.trace", `{"dealer":"d1","group":"g1","seq":1}`},
+			{"telle.presence.d1", ""},
 			{"telle.bridge.sessions", ""},
 			{"telle.bridge.trace", `{"dealer":"d1","seq":1}`},
 			{"telle.router.loglevel." + router, ""},

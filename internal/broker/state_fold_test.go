@@ -1,0 +1,438 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/telle-ai/event-router/internal/testkit"
+	"github.com/telle-ai/event-router/pkg/subjects"
+)
+
+// wantFolded waits until all is folded, and checks snapshots and what is read.
+func (r *running) wantFolded(t testing.TB, c third, chats int) {
+	t.Helper()
+	c.awaitFolded(t, r)
+	wantStates(t, "snapshots", c.snapshots(t, r), c.folded(t))
+	r.wantRead(t, c, chats)
+}
+
+func TestSnapshotsAreRightWhenBridgesAreKilledAndNATSRestarts(t *testing.T) {
+	t.Parallel()
+	const chats = 60
+	s := startServer(t)
+	reader := runReady(t, s.ClientURL())
+	bridges := []*running{runReady(t, s.ClientURL()), runReady(t, s.ClientURL())}
+	for _, b := range bridges {
+		b.states.most = chats / 2 // so some are forgotten and read again
+		b.fold(t)
+	}
+	for round := range 3 {
+		killed := bridges[0]
+		testkit.Eventually(t, "one of them to fold", func() bool {
+			if bridges[1].states.holds.Load() {
+				killed = bridges[1]
+			}
+			return killed.states.holds.Load()
+		})
+		var happening sync.WaitGroup
+		happening.Go(func() {
+			js := connect(t, s)
+			for range 20 {
+				js.happen(t, chats, 100)
+				_ = pause(t.Context(), rand.N(40*time.Millisecond))
+			}
+		})
+		_ = pause(t.Context(), rand.N(600*time.Millisecond)) // at a random moment of its work
+		killed.nc.Close()                                    // as if it was killed
+		reader.wantStatesOfNow(t, connect(t, s))
+		happening.Wait()
+		if round%2 == 1 {
+			s.Stop()
+			s.start()
+			reader.awaitReady(t)
+		}
+		next := runReady(t, s.ClientURL())
+		next.states.most = chats / 2
+		next.fold(t)
+		if killed == bridges[0] {
+			bridges[0] = next
+		} else {
+			bridges[1] = next
+		}
+	}
+	reader.wantFolded(t, connect(t, s), chats)
+}
+
+// wantStatesOfNow checks states while others come: each is what the events have made of it
+// that are in it, and all are in it up to the position.
+func (r *running) wantStatesOfNow(t testing.TB, c third) {
+	t.Helper()
+	position := c.position(t)
+	states, err := r.StatesOf(t.Context(), "d", position)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folded := 0
+	for in, want := range c.folded(t) {
+		for _, got := range states {
+			if got.DealerID == in.Dealer && got.GroupID == in.Group && got.Seq == want.Seq {
+				if folded++; got != want {
+					t.Errorf("%+v, want %+v", got, want)
+				}
+			}
+			if got.DealerID == in.Dealer && got.GroupID == in.Group && got.Seq < min(position, want.Seq) && want.Seq <= position {
+				t.Errorf("%+v is not as of %d", got, position)
+			}
+		}
+	}
+}
+
+// Who folds without being the one to do so does no harm: neither one that has lost its
+// lease without knowing, nor many of them.
+func TestManyWhoFoldAtOnceDoNoHarm(t *testing.T) {
+	t.Parallel()
+	const chats = 30
+	s := startServer(t)
+	js := connect(t, s)
+	reader := runReady(t, s.ClientURL())
+	ctx, cancel := context.WithCancel(t.Context())
+	var folding sync.WaitGroup
+	var conflicts atomic.Int32
+	for i := range 4 {
+		b := runReady(t, s.ClientURL())
+		b.states.most = 10 + 10*i
+		folding.Go(func() {
+			for ctx.Err() == nil {
+				err := b.states.newFold(&lease{}).run(ctx)
+				if refused := (*streamError)(nil); errors.As(err, &refused) {
+					conflicts.Add(1)
+				}
+				_ = pause(ctx, rand.N(100*time.Millisecond))
+			}
+		})
+	}
+	for range 10 {
+		js.happen(t, chats, 200)
+	}
+	reader.wantFolded(t, js, chats)
+	cancel()
+	folding.Wait()
+	if conflicts.Load() == 0 {
+		t.Error("they did not get in each other's way: nothing was tested")
+	}
+	wantStates(t, "snapshots", js.snapshots(t, reader), js.folded(t))
+}
+
+func TestEventsThatAreFoldedAgainChangeNothing(t *testing.T) {
+	t.Parallel()
+	const chats = 10
+	s := startServer(t)
+	b, js := runReady(t, s.ClientURL()), connect(t, s)
+	b.fold(t)
+	js.happen(t, chats, 500)
+	b.wantFolded(t, js, chats)
+	before, puts := js.snapshots(t, b), b.Stats().StatesPut
+	// The mark goes back, as if whoever put it had died before it could say so.
+	now, err := b.states.keysOf(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := nats.NewMsg("$KV.TELLE_STATE.through")
+	m.Header.Set(headerOfStream, now.mark.Stream)
+	m.Data = []byte(`{"stream":"` + now.mark.Stream + `","seq":3}`)
+	ack, err := js.JetStream.PublishMsg(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "it to be noticed", func() bool {
+		now, err := b.states.keysOf(t.Context())
+		return err == nil && now.rev > ack.Sequence
+	})
+	b.wantFolded(t, js, chats)
+	wantStates(t, "snapshots", js.snapshots(t, b), before)
+	if n := b.Stats().StatesPut; n != puts {
+		t.Errorf("%d snapshots were put again", n-puts)
+	}
+}
+
+func TestStatesAreRebuiltWhileEventsCome(t *testing.T) {
+	t.Parallel()
+	const chats = 50
+	s := startServer(t)
+	js := connect(t, s)
+	for range 2 {
+		b := runReady(t, s.ClientURL())
+		b.states.most = chats / 3
+		b.fold(t)
+	}
+	reader := runReady(t, s.ClientURL(), noStreams)
+	js.happen(t, chats, 3000)
+	js.awaitFolded(t, reader)
+
+	// Wrong ones, and of a chat that nobody has said anything in since.
+	wrong := nats.NewMsg("$KV.TELLE_STATE." + chat(chats+1).Key())
+	wrong.Header.Set(headerOfStream, reader.incarnation())
+	wrong.Data = []byte(`{"seq":1,"open":true}`)
+	if _, err := js.JetStream.PublishMsg(t.Context(), wrong); err != nil {
+		t.Fatal(err)
+	}
+	var happening sync.WaitGroup
+	happening.Go(func() {
+		for range 10 {
+			js.happen(t, chats, 100)
+		}
+	})
+	for range 3 {
+		var told []uint64
+		err := reader.RebuildStates(t.Context(), func(through, last uint64) { told = append(told, through, last) })
+		if err != nil || len(told) == 0 || told[len(told)-2] < told[len(told)-1] {
+			t.Fatalf("%v; it told %v", err, told)
+		}
+		reader.wantStatesOfNow(t, js)
+	}
+	happening.Wait()
+	reader.wantFolded(t, js, chats)
+}
+
+func TestOfAStreamThatWasReplacedNoStateStays(t *testing.T) {
+	t.Parallel()
+	const chats = 20
+	s := startServer(t)
+	b, js := runReady(t, s.ClientURL()), connect(t, s)
+	stop := b.fold(t)
+	js.happen(t, chats, 600)
+	js.awaitFolded(t, b)
+	for _, folding := range []bool{true, false} {
+		if !folding {
+			stop() // it is replaced while nobody folds
+		}
+		if err := js.DeleteStream(t.Context(), ChatStream); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, "the stream to be made again", func() bool {
+			_, err := js.Stream(t.Context(), ChatStream)
+			return err == nil && b.Check() == nil && b.streamInfo().State.LastSeq == 0
+		})
+		js.happen(t, chats/2, 50) // it ends before the old one did
+		if folding {
+			b.wantFolded(t, js, chats)
+		} else {
+			b.wantRead(t, js, chats)
+			b.fold(t)
+			b.wantFolded(t, js, chats)
+		}
+	}
+}
+
+func TestSnapshotsMayBeDeleted(t *testing.T) {
+	t.Parallel()
+	const chats = 10
+	s := startServer(t)
+	b, js := runReady(t, s.ClientURL()), connect(t, s)
+	b.fold(t)
+	js.happen(t, chats, 500)
+	js.awaitFolded(t, b)
+	purge := func(stream, subject string) {
+		t.Helper()
+		in, err := js.Stream(t.Context(), stream)
+		if err == nil {
+			err = in.Purge(t.Context(), jetstream.WithPurgeSubject(subject))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Only the snapshot: the next event has it folded from the stream.
+	purge("KV_TELLE_STATE", "$KV.TELLE_STATE."+chat(3).Key())
+	want := js.folded(t)
+	if got, err := b.States(t.Context(), js.position(t), chat(3)); err != nil || got[0] != want[chat(3)] {
+		t.Errorf("%+v, %v", got, err)
+	}
+	js.happen(t, chats, 200)
+	b.wantFolded(t, js, chats)
+
+	// Also the events: somebody is forgotten.
+	purge(ChatStream, chat(4).Subject(subjects.Chat))
+	purge("KV_TELLE_STATE", "$KV.TELLE_STATE."+chat(4).Key())
+	b.wantRead(t, js, chats)
+	js.happen(t, chats, 200)
+	b.wantFolded(t, js, chats)
+
+	// All of it, with the bucket.
+	if err := js.DeleteKeyValue(t.Context(), StateBucket); err != nil {
+		t.Fatal(err)
+	}
+	b.wantRead(t, js, chats)
+	js.happen(t, chats, 10)
+	b.wantFolded(t, js, chats)
+}
+
+// The stream's end may be missing, when the last events were removed.
+func TestStatesAreThroughAStreamWhoseEndIsMissing(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, js := runReady(t, s.ClientURL()), connect(t, s)
+	js.happen(t, 5, 20)
+	in, err := js.Stream(t.Context(), ChatStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := range uint64(5) {
+		if err := in.DeleteMsg(t.Context(), 16+seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.fold(t)
+	js.awaitFolded(t, b)
+	testkit.Eventually(t, "nothing to be missing", func() bool { return b.Stats().StatesLag == 0 })
+}
+
+func TestADealerMayHaveMoreChatsThanAReplicaAnswersFor(t *testing.T) {
+	t.Parallel()
+	const chats = 2600 // of two dealers
+	s := startServer(t)
+	b, js := runReady(t, s.ClientURL()), connect(t, s)
+	stop := b.fold(t)
+	js.happen(t, chats, 12_000)
+	js.awaitFolded(t, b)
+	stop()
+	js.happen(t, chats, 50)
+	want := js.folded(t)
+	for _, dealer := range []string{"d", "a.ö"} {
+		got, err := b.StatesOf(t.Context(), dealer, js.position(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := 0
+		for in := range want {
+			if in.Dealer == dealer {
+				count++
+			}
+		}
+		for i, state := range got {
+			if in := (subjects.Conversation{Dealer: state.DealerID, Group: state.GroupID}); state != want[in] {
+				t.Fatalf("%+v; want %+v", state, want[in])
+			}
+			if i > 0 && got[i-1].Seq <= state.Seq {
+				t.Fatalf("%d comes before %d", got[i-1].Seq, state.Seq)
+			}
+		}
+		if len(got) != count || count <= 1024 {
+			t.Errorf("%d states, want %d", len(got), count)
+		}
+	}
+}
+
+func TestWhoAsksForStatesAtTheSameTimeSharesTheQuestions(t *testing.T) {
+	t.Parallel()
+	const chats, asks = 500, 5000
+	s := startServer(t)
+	b, js := runReady(t, s.ClientURL()), connect(t, s)
+	stop := b.fold(t)
+	js.happen(t, chats, 3000)
+	js.awaitFolded(t, b)
+	stop()
+	position, want := js.position(t), js.folded(t)
+	var questions atomic.Int32
+	for _, stream := range []string{ChatStream, "KV_TELLE_STATE"} {
+		if _, err := js.Subscribe("$JS.API.DIRECT.GET."+stream, func(*nats.Msg) { questions.Add(1) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := js.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	var asking sync.WaitGroup
+	for i := range asks {
+		in := chat(i % chats)
+		asking.Go(func() {
+			got, err := b.States(t.Context(), position, in)
+			if state, ok := want[in]; err != nil || ok && got[0] != state {
+				t.Errorf("%+v, %v; want %+v", got, err, state)
+			}
+		})
+		if i%20 == 0 {
+			asking.Go(func() {
+				if _, _, err := b.Chats(t.Context(), in.Dealer, position, 0, 200); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	asking.Wait()
+	if err := js.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n := questions.Load(); n == 0 || n > asks/10 {
+		t.Errorf("%d questions for %d who ask", n, asks)
+	}
+}
+
+func TestStatesOfNothing(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b := runReady(t, s.ClientURL())
+	if got, err := b.States(t.Context(), 0); err != nil || len(got) != 0 {
+		t.Errorf("%v, %v", got, err)
+	}
+	wide := subjects.Conversation{Dealer: "d"}
+	if got, err := b.States(t.Context(), 0, wide); err != nil || got[0].DealerID != "d" || got[0].Seq != 0 {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range []subjects.Conversation{{}, {Group: "g"}} {
+		if _, err := b.States(t.Context(), 0, bad); err == nil {
+			t.Errorf("%v was taken", bad)
+		}
+	}
+	if _, _, err := b.Chats(t.Context(), "", 0, 0, 10); err == nil {
+		t.Error("a dealer without an id was taken")
+	}
+	if chats, more, err := b.Chats(t.Context(), "nobody", 0, 0, 10); len(chats) != 0 || more || err != nil {
+		t.Errorf("%v, %t, %v", chats, more, err)
+	}
+}
+
+// In a cluster replicas lag, and leaders change.
+func TestInAClusterStatesAreRight(t *testing.T) {
+	const chats = 40
+	leader, other := startCluster(t, 3)
+	streams := func(c *Config) { c.Streams = &StreamConfig{Replicas: 3, MaxAge: time.Hour, DeadMaxAge: time.Hour} }
+	var all []*running
+	for _, s := range []*natsserver.Server{leader, other} {
+		b := runReady(t, s.ClientURL(), streams)
+		b.states.most = chats / 2
+		b.fold(t)
+		all = append(all, b)
+	}
+	js := connectTo(t, other)
+	for round := range 6 {
+		js.happen(t, chats, 200)
+		all[round%2].wantRead(t, js, chats)
+		stream := []string{"KV_TELLE_STATE", ChatStream}[round%2]
+		if _, err := js.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, 5*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, "another leader of "+strconv.Itoa(round), func() bool {
+			in, err := js.Stream(t.Context(), stream)
+			return err == nil && in.CachedInfo().Cluster.Leader != ""
+		})
+		testkit.Eventually(t, "the stream to take events", func() bool {
+			_, err := js.JetStream.Publish(t.Context(), "chat.d.other", []byte("{}"))
+			return err == nil
+		})
+	}
+	all[0].wantFolded(t, js, chats)
+	if replicas := js.info(t, "KV_TELLE_STATE").Config.Replicas; replicas != 3 {
+		t.Errorf("%d replicas", replicas)
+	}
+}

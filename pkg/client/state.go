@@ -1,0 +1,70 @@
+package client
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/telle-ai/event-router/pkg/events"
+	"github.com/telle-ai/event-router/pkg/subjects"
+)
+
+// State returns what the events of a conversation have made of it, as far as they have
+// been read: [Config.OnEvent] may still have some of them before it. It reports false for
+// one that the client has not heard of.
+//
+// Customers and services see neither who comes and goes nor what is read: for them only
+// who has the chat, and whether it is open, can be relied upon.
+func (c *Client) State(of subjects.Conversation) (s events.State, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, ok = c.states[of]
+	return s, ok
+}
+
+// States returns all of them, in no order.
+func (c *Client) States() []events.State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]events.State, 0, len(c.states))
+	for _, s := range c.states {
+		all = append(all, s)
+	}
+	return all
+}
+
+// know takes in a state that the router tells, unless events have led further. c.mu is held.
+func (c *Client) know(s events.State) {
+	of := subjects.Conversation{Dealer: s.DealerID, Group: s.GroupID}
+	if s.Seq >= c.states[of].Seq {
+		c.states[of] = s
+	}
+}
+
+// fold takes in an event. c.mu is held.
+func (c *Client) fold(seq uint64, e *events.Event) {
+	of := e.Conversation()
+	if of.Group == "" {
+		return // it is of no single chat
+	}
+	s, ok := c.states[of]
+	if !ok {
+		s = events.State{DealerID: of.Dealer, GroupID: of.Group}
+	}
+	s.Fold(seq, time.Now(), e)
+	c.states[of] = s
+}
+
+// said folds what customers and services say themselves, which does not come back. An
+// event before it may still come: Seq stays. c.mu is held.
+func (c *Client) said(seq uint64, payload json.RawMessage) {
+	e, err := events.ParseStored(payload)
+	if err != nil {
+		return
+	}
+	if s, ok := c.states[e.Conversation()]; ok {
+		before := s.Seq
+		s.Fold(seq, time.Now(), &e)
+		s.Seq = before
+		c.states[e.Conversation()] = s
+	}
+}

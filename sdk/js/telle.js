@@ -1,0 +1,616 @@
+// A client of the Telle event router over plain WebSocket, for browsers and for Node.js. It comes back by itself, gets
+// what it has missed, and keeps what is sent meanwhile. README.md shows how; docs/protocol.md of the router has what travels.
+
+/** What a send or a request is refused with: a code of docs/protocol.md, or one of ours: "closed", "queue_full", "timeout". */
+export class TelleError extends Error {
+	constructor({code, message, owner}, data) {
+		super(message);
+		this.name = "TelleError";
+		this.code = code;
+		if (owner !== undefined) this.owner = owner; // of "conflict": who has the chat; null: nobody
+		if (data !== undefined) this.data = data; // what was sent: with its messageId, it can be sent again
+	}
+}
+
+/** Connects. It returns at once: the connection is there at the event "ready", and what is sent before waits for it. */
+export function connect(options) {
+	return new Telle(options);
+}
+
+/** The key of a chat in `chats`. 12 and "12" are the same id. */
+export function chatKey(dealerId, groupId) {
+	return `${dealerId}\u0000${groupId}`;
+}
+
+/**
+ * Returns the state of a conversation after one more of its events: `{data, seq, at}`. It mirrors State.Fold of the
+ * router's pkg/events, where the table stands; testdata/fold.json holds both to it.
+ */
+export function fold(state, {data, seq, at = new Date().toISOString()}) {
+	const apply = folds[data.type];
+	if (!apply || seq <= (state?.seq ?? 0)) {
+		return state;
+	}
+	const next = {...(state ?? none(data)), seq};
+	if (apply(next, data, seq) !== false) {
+		next.lastActivity = at;
+	}
+	return next;
+}
+
+const none = ({dealerId, groupId}) => ({
+	dealerId: String(dealerId), groupId: String(groupId), seq: 0, muted: false, open: false, online: false, unread: 0,
+});
+
+const isTrue = (value) => value === undefined || value === true;
+
+function mute(state, muted, adminId) {
+	state.muted = muted;
+	delete state.adminId;
+	if (muted) {
+		state.open = true;
+		if (adminId != null) state.adminId = String(adminId);
+	}
+}
+
+function said(state, {user}) {
+	if (user === "customer") {
+		state.open = true;
+		state.unread++;
+	} else if (user === "admin") {
+		state.open = true;
+		state.unread = 0;
+	}
+}
+
+// By type. One that returns false is no activity.
+const folds = {
+	__proto__: null,
+	UPDATE_MSG: said,
+	CHAT_MSG: said,
+	SYS_MSG() {},
+	MUTE_BOT: (state, {adminId}) => mute(state, true, adminId),
+	UNMUTE_BOT: (state) => mute(state, false),
+	MUTE_STATUS: (state, {muted, adminId}) => mute(state, isTrue(muted), adminId),
+	CLOSE_CHAT(state) {
+		mute(state, false);
+		state.open = false;
+		state.unread = 0;
+	},
+	CLIENT_JOIN(state, {online}, seq) {
+		state.online = isTrue(online);
+		state.joined = seq;
+		state.open ||= state.online;
+		return state.online;
+	},
+	CHAT_READ(state) {
+		state.unread = 0;
+		return false;
+	},
+};
+
+// What ends it for good: to come back would end the same way. 4401 does not where a new token can be had.
+const BAD_FRAME = 4400, UNAUTHORIZED = 4401, FORBIDDEN = 4403;
+const DRAIN = 1012, LIMIT = 4429;
+
+const HANDSHAKE = 15_000; // ms until "ready"
+const STEADY = 5_000; // ms: a connection that lasts for less does not count as mended
+const SETTLED = 1_000; // ms without an event: see #settle
+const REMEMBERED = 100_000; // ms: the stream knows a double for 2 minutes
+const OWN = 500; // messages of ours that are known when they come back
+
+// These ask, and are no events: nothing of them is stored, and a field of another name is refused.
+const REQUESTS = new Set(["follow", "unfollow", "history", "chats"]);
+
+class Telle {
+	/** "connecting", "live", "degraded", "offline" (waits to come back) or "closed" (for good) */
+	state = "connecting";
+	/** The state of each chat that is followed, by chatKey. */
+	chats = new Map();
+
+	#options;
+	#url;
+	#handlers = new Map(); // by event: a Set
+	#socket = null;
+	#token; // that the connection was made with
+	#attempts = 0; // that have failed, in a row
+	#wake = null; // timer of the next attempt
+	#patience = null; // timer of the handshake
+	#renewal = null; // timer of the next token
+	#readyAt = 0;
+
+	#since; // the greatest sequence had
+	#last = new Map(); // the same for each conversation: one may get an event late, when others are further
+	#missed; // events that have come since the return; undefined: all is there
+	#settling = null;
+
+	#calls = new Map(); // what is not answered, by id, in the order in which it was sent
+	#ids = 0;
+	#own = new Set(); // messageIds of ours, the latest
+	#follows = new Map(); // what is followed by follow(): data by key
+	#joins = new Map(); // by client_join
+	#before = new Map(); // by dealer: where the next page of chats begins
+
+	constructor(options) {
+		this.#options = {queue: 100, timeout: 15_000, ...options, backoff: {first: 500, most: 30_000, ...options.backoff}};
+		this.#options.WebSocket ??= globalThis.WebSocket;
+		if (!this.#options.WebSocket) {
+			throw new TypeError("there is no WebSocket here: give one as the option WebSocket");
+		}
+		this.#url = address(options.url);
+		for (const groupId of [options.groupId ?? []].flat()) {
+			this.#follows.set(chatKey("", groupId), {groupId});
+		}
+		globalThis.addEventListener?.("online", this.#online);
+		queueMicrotask(() => this.#open()); // when the page has said what it wants to hear
+	}
+
+	on(event, handler) {
+		if (!this.#handlers.has(event)) this.#handlers.set(event, new Set());
+		this.#handlers.get(event).add(handler);
+		return this;
+	}
+
+	off(event, handler) {
+		this.#handlers.get(event)?.delete(handler);
+		return this;
+	}
+
+	/**
+	 * Sends an event, or keeps it until the connection is back; resolves to the router's answer, `{seq}`: it is stored.
+	 * `timeout` counts from when it goes over the wire.
+	 *
+	 * Each event gets a messageId, if it has none: what was not answered when the connection broke is sent again, and the
+	 * stream keeps one of both.
+	 */
+	send(event, data, {timeout = this.#options.timeout} = {}) {
+		if (!REQUESTS.has(event) && data && data.messageId === undefined && data.id === undefined) {
+			data = {...data, messageId: uuid()};
+		}
+		return new Promise((resolve, reject) => {
+			if (this.state === "closed") {
+				throw new TelleError({code: "closed", message: "the client is closed"}, data);
+			}
+			if (this.state !== "live" && this.#waiting() >= this.#options.queue) {
+				throw new TelleError({code: "queue_full", message: "too much waits for the connection"}, data);
+			}
+			const id = ++this.#ids;
+			const call = {id, event, data, timeout, text: JSON.stringify({event, id, data}), resolve, reject, sent: 0, flying: false};
+			this.#calls.set(id, call);
+			if (this.state === "live") this.#transmit(call);
+		});
+	}
+
+	/** A page of a conversation as it was, ascending; give its `before` to get the one before it. */
+	async history({timeout, ...page}) {
+		return (await this.send("history", page, {timeout})).data;
+	}
+
+	/** The next page of a dealer's open chats, for an admin who follows all: they go into `chats`, too. */
+	async more({dealerId, limit} = {}) {
+		const before = this.#before.get(dealerId === undefined ? this.#before.keys().next().value : String(dealerId));
+		const {data} = await this.send("chats", {dealerId, before, limit});
+		this.#page(data);
+		return data;
+	}
+
+	/** Follows a chat or, without groupId, all chats of the dealer; again whenever the connection comes back. */
+	async follow(groupId, dealerId) {
+		const data = {dealerId, groupId};
+		const answer = await this.send("follow", data);
+		this.#follows.set(chatKey(dealerId ?? "", groupId ?? ""), data);
+		return answer;
+	}
+
+	async unfollow(groupId, dealerId) {
+		const answer = await this.send("unfollow", {dealerId, groupId});
+		this.#follows.delete(chatKey(dealerId ?? "", groupId ?? ""));
+		return answer;
+	}
+
+	/** Ends it. What is not answered is rejected. */
+	close() {
+		this.#end({code: 1000, reason: ""});
+	}
+
+	// The connection.
+
+	async #open() {
+		if (this.state === "closed") {
+			return;
+		}
+		clearTimeout(this.#wake);
+		this.#wake = null;
+		this.#to("connecting");
+		try {
+			const token = await this.#ask();
+			if (this.state === "connecting") this.#dial(token);
+		} catch (err) {
+			this.#emit("error", err);
+			this.#retry({code: UNAUTHORIZED, reason: err.message});
+		}
+	}
+
+	async #ask() {
+		const {token} = this.#options;
+		try {
+			return typeof token === "function" ? await token() : token;
+		} catch (cause) {
+			throw Object.assign(new TelleError({code: "unauthorized", message: "there is no token to be had"}), {cause});
+		}
+	}
+
+	#dial(token) {
+		this.#token = token;
+		const socket = this.#socket = new this.#options.WebSocket(this.#address(token));
+		this.#patience = setTimeout(() => this.#drop("no answer"), HANDSHAKE);
+		socket.onmessage = ({data}) => this.#take(data);
+		socket.onclose = ({code, reason}) => this.#lost({code, reason});
+		socket.onerror = () => {}; // the close tells; without a handler, some throw
+	}
+
+	#address(token) {
+		const url = new URL(this.#url);
+		const {role, dealerId, adminId} = this.#options;
+		for (const [name, value] of Object.entries({token, role, dealerId, adminId, since: this.#since})) {
+			for (const v of [value ?? []].flat()) url.searchParams.append(name, v);
+		}
+		if (this.#names()) {
+			for (const {groupId} of this.#follows.values()) if (groupId !== undefined) url.searchParams.append("groupId", groupId);
+		}
+		return url.href;
+	}
+
+	/**
+	 * Whether the handshake names the chats, so that they are resumed. An admin who has named none follows all, and must
+	 * not be narrowed; nor can a service of several dealers.
+	 */
+	#names() {
+		const {groupId, role, dealerId} = this.#options;
+		return groupId !== undefined || role === "service" && dealerId !== undefined && !Array.isArray(dealerId);
+	}
+
+	/** Lets go of a connection that may be dead: a close handshake would wait for it. */
+	#drop(reason) {
+		this.#forget();
+		this.#lost({code: 1006, reason});
+	}
+
+	#forget() {
+		clearTimeout(this.#patience);
+		clearTimeout(this.#settling);
+		clearTimeout(this.#renewal);
+		const socket = this.#socket;
+		this.#socket = null;
+		if (socket) {
+			socket.onmessage = socket.onclose = null;
+			socket.close();
+		}
+	}
+
+	#lost(why) {
+		this.#forget();
+		for (const call of this.#calls.values()) this.#ground(call);
+		const renewable = why.code === UNAUTHORIZED && typeof this.#options.token === "function";
+		if ([BAD_FRAME, UNAUTHORIZED, FORBIDDEN].includes(why.code) && !renewable) {
+			this.#emit("error", new TelleError({code: why.code === BAD_FRAME ? "invalid_event" : why.code === FORBIDDEN ? "forbidden" : "unauthorized",
+				message: why.reason || "the router has ended the session"}));
+			return this.#end(why);
+		}
+		this.#retry(why);
+	}
+
+	#retry(why) {
+		if (this.state === "closed") {
+			return;
+		}
+		if (this.#readyAt && Date.now() - this.#readyAt >= STEADY) this.#attempts = 0;
+		this.#readyAt = 0;
+		const retryIn = pause(why, this.#attempts++, this.#options.backoff);
+		this.#wake = setTimeout(() => this.#open(), retryIn);
+		this.#to("offline", {...why, retryIn});
+	}
+
+	/** The browser says that there is a network again: why wait for a backoff that was for another reason? */
+	#online = () => {
+		if (this.#wake) {
+			clearTimeout(this.#wake);
+			this.#wake = setTimeout(() => this.#open(), Math.random() * this.#options.backoff.first);
+		}
+	};
+
+	#end(why) {
+		if (this.state === "closed") {
+			return;
+		}
+		this.#forget();
+		clearTimeout(this.#wake);
+		globalThis.removeEventListener?.("online", this.#online);
+		this.#to("closed", why);
+		for (const call of this.#calls.values()) {
+			this.#settleCall(call, () => call.reject(new TelleError({code: "closed", message: "the client is closed"}, call.data)));
+		}
+	}
+
+	#to(state, why) {
+		if (this.state !== state) {
+			this.state = state;
+			this.#emit("state", state, why);
+		}
+	}
+
+	#emit(event, ...args) {
+		for (const handler of [...this.#handlers.get(event) ?? []]) {
+			try {
+				handler(...args);
+			} catch (err) {
+				setTimeout(() => { throw err; }); // the page's fault, to be seen as such; it must not stop the connection
+			}
+		}
+	}
+
+	// What comes.
+
+	#take(text) {
+		let frame;
+		try {
+			frame = parse(text);
+		} catch {
+			return this.#drop("a frame that is no JSON");
+		}
+		switch (frame.event) {
+		case "ready":
+			return this.#ready(frame.data);
+		case "ack":
+			return this.#answered(frame);
+		case "error":
+			return this.#refused(frame);
+		case "degraded":
+			return this.#to("degraded");
+		case "live":
+			this.#to("live");
+			this.#recovered();
+			return this.#flush();
+		case "expiring":
+			return this.#expiring(frame.data);
+		}
+		if (frame.seq !== undefined) this.#event(frame);
+	}
+
+	#ready(data) {
+		clearTimeout(this.#patience);
+		this.#readyAt = Date.now();
+		const returned = data.recovered === true;
+		if (returned) {
+			this.#missed ??= 0; // or it broke again before all had come
+		} else {
+			this.#since = data.seq;
+			this.#missed = undefined;
+			this.#last.clear();
+			this.chats.clear(); // what has changed meanwhile nobody will tell
+		}
+		for (const state of data.states ?? []) this.#know(state);
+		for (const page of data.chats ?? []) this.#page(page);
+		this.#to("live");
+		this.#emit("ready", data);
+		if (data.recovered === false) this.#emit("lost", data);
+		if (returned) this.#settle();
+		this.#again();
+		this.#flush();
+	}
+
+	/** Follows again what the handshake has not named. */
+	#again() {
+		if (this.state === "live" && !this.#names()) {
+			for (const data of this.#follows.values()) this.send("follow", data).catch((err) => this.#emit("error", err));
+			for (const data of this.#joins.values()) this.send("client_join", data).catch((err) => this.#emit("error", err));
+		}
+	}
+
+	/**
+	 * The frame "live" says that all that was missed has come. A router that does not say so after a return says nothing:
+	 * then it is when no event has come for a while.
+	 */
+	#settle() {
+		clearTimeout(this.#settling);
+		this.#settling = setTimeout(() => this.#recovered(), SETTLED);
+	}
+
+	#recovered() {
+		clearTimeout(this.#settling);
+		if (this.#missed === undefined) {
+			return;
+		}
+		const missed = this.#missed;
+		this.#missed = undefined;
+		this.#emit("recovered", missed);
+	}
+
+	#event({event, data, seq, at}) {
+		const key = chatKey(data.dealerId, data.groupId ?? "");
+		if (seq <= (this.#last.get(key) ?? 0)) {
+			return;
+		}
+		this.#last.set(key, seq);
+		this.#since = Math.max(this.#since, seq);
+		if (this.#own.has(nameOf(data))) {
+			return; // the session that said this does not hear it, but a new one does not know that it is of ours
+		}
+		if (this.#missed !== undefined) {
+			this.#missed++;
+			this.#settle();
+		}
+		if (data.groupId !== undefined) this.#set(key, fold(this.chats.get(key), {data, seq, at}));
+		this.#emit("event", {event, data, seq});
+		this.#emit(event, data, seq);
+	}
+
+	/** Takes in a state that the router tells, unless events have led further. */
+	#know(state) {
+		const key = chatKey(state.dealerId, state.groupId);
+		if (state.seq >= (this.chats.get(key)?.seq ?? 0)) this.#set(key, state);
+	}
+
+	#set(key, state) {
+		if (state && state !== this.chats.get(key)) {
+			this.chats.set(key, state);
+			this.#emit("states", key, state);
+		}
+	}
+
+	#page({dealerId, chats}) {
+		if (chats.length > 0) this.#before.set(dealerId, chats.at(-1).seq);
+		for (const state of chats) this.#know(state);
+	}
+
+	/** A new connection with a new token, before the old one is no longer good: not of all clients in one moment. */
+	#expiring(data) {
+		this.#emit("expiring", data);
+		if (typeof this.#options.token === "function") {
+			this.#renewal = setTimeout(() => this.#renew(this.#socket), Math.random() * data.seconds * 500);
+		}
+	}
+
+	async #renew(socket) {
+		let token;
+		try {
+			token = await this.#ask();
+		} catch (err) {
+			return this.#emit("error", err); // it is asked for again when the old one has ended
+		}
+		if (token === this.#token || socket !== this.#socket) {
+			return;
+		}
+		this.#forget();
+		for (const call of this.#calls.values()) this.#ground(call);
+		this.#to("connecting");
+		this.#dial(token);
+	}
+
+	// What goes.
+
+	#waiting() {
+		let n = 0;
+		for (const call of this.#calls.values()) n += !call.flying;
+		return n;
+	}
+
+	#flush() {
+		for (const call of this.#calls.values()) {
+			if (this.state === "live" && !call.flying) this.#transmit(call);
+		}
+	}
+
+	#transmit(call) {
+		call.again = call.sent > 0;
+		call.sent ||= Date.now();
+		call.flying = true;
+		if (call.event === "customer_message") this.#mark(call.data);
+		call.timer = setTimeout(() => this.#overdue(call), call.timeout);
+		this.#socket.send(call.text);
+	}
+
+	#mark(data) {
+		this.#own.add(nameOf(data));
+		if (this.#own.size > OWN) this.#own.delete(this.#own.values().next().value);
+	}
+
+	/** The connection broke: it waits to be sent again, unless the stream might not know it any more. */
+	#ground(call) {
+		clearTimeout(call.timer);
+		call.flying = false;
+		if (call.sent && Date.now() - call.sent > REMEMBERED) this.#reject(call, unknown);
+	}
+
+	/** A router that lives answers sooner, if only that it cannot. */
+	#overdue(call) {
+		this.#reject(call, {code: "timeout", message: "no answer came in time: it may be stored"});
+		this.#drop("no answer");
+	}
+
+	#answered({id, seq, state, data}) {
+		const call = this.#calls.get(id);
+		if (!call) {
+			return;
+		}
+		if (state) this.#know(state);
+		if (call.event === "client_join") {
+			const {messageId, ...join} = call.data;
+			this.#joins.set(chatKey(join.dealerId, join.groupId), join);
+		} else if (call.event === "customer_message") {
+			this.#said(call.data, seq);
+		}
+		this.#settleCall(call, () => call.resolve({seq, state, data}));
+	}
+
+	/** What customers and services say themselves does not come back. An event before it may still come: seq stays. */
+	#said(data, seq) {
+		const key = chatKey(data.dealerId, data.groupId), state = this.chats.get(key);
+		if (state) this.#set(key, {...fold(state, {data, seq}), seq: state.seq});
+	}
+
+	#refused({id, error}) {
+		const call = this.#calls.get(id);
+		if (!call) {
+			this.#emit("error", new TelleError(error));
+		} else if (error.code === "conflict" && call.again && error.owner === outcome(call.data)) {
+			// It was stored before the connection broke: what stands in its way is itself.
+			this.#settleCall(call, () => call.resolve({}));
+		} else {
+			this.#reject(call, error);
+		}
+	}
+
+	#reject(call, error) {
+		this.#settleCall(call, () => call.reject(new TelleError(error, call.data)));
+	}
+
+	#settleCall(call, settle) {
+		clearTimeout(call.timer);
+		this.#calls.delete(call.id);
+		settle();
+	}
+}
+
+const unknown = {code: "unavailable", message: "the connection was away for too long: it may be stored"};
+
+/** What a message is known by. Customer and bot may both count from 1. */
+const nameOf = ({dealerId, groupId, user, id, messageId}) => JSON.stringify([dealerId, groupId, user, id, messageId]);
+
+/** Who has the chat after a MUTE_STATE. */
+const outcome = ({muted, adminId}) => muted ? String(adminId) : null;
+
+/**
+ * How long to wait before the next attempt: what a router that drains says; else a random time, up to one that doubles
+ * with each attempt, so that clients that were lost together do not come back together.
+ */
+export function pause({code, reason}, attempts, {first, most}, random = Math.random) {
+	const hint = code === DRAIN && /(\d+) ms/.exec(reason ?? "");
+	if (hint) {
+		return Math.min(Number(hint[1]), most);
+	}
+	if (code === LIMIT) {
+		return most / 2 + random() * most / 2;
+	}
+	return random() * Math.min(most, first * 2 ** Math.min(attempts, 30));
+}
+
+function address(text) {
+	const url = new URL(text, globalThis.location?.href);
+	url.protocol = url.protocol.replace(/^http/, "ws");
+	if (!/^wss?:$/.test(url.protocol)) {
+		throw new TypeError("url must begin with http, https, ws or wss");
+	}
+	if (url.pathname === "/") url.pathname = "/ws";
+	return url;
+}
+
+/** An integer of more digits than a number can hold is another one afterwards; an id is the same as text. */
+function parse(text) {
+	return JSON.parse(text.replace(/"(dealerId|groupId|adminId)"\s*:\s*(-?\d{16,})(?=\s*[,}])/g, '"$1":"$2"'));
+}
+
+/** crypto.randomUUID is there on pages by https only. */
+function uuid() {
+	return crypto.randomUUID?.() ?? Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+}
