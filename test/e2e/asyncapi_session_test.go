@@ -225,9 +225,6 @@ func (s *session) fromNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.hears("CHAT_MESSAGE")
-	if unseen[travelling{"natsPresence", "send", "answer"}] {
-		return
-	}
 	answer, err := s.spy.Request("telle.presence.d1", nil, 10*time.Second)
 	if err != nil {
 		t.Fatal(err)

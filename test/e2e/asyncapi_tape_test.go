@@ -382,16 +382,18 @@ func spiedOn(m *nats.Msg) (channel, action, name string) {
 		return "natsPresence", "receive", "question"
 	case tokens[1] == "TELLE":
 		return "bucketLeases", "send", "mark"
+	case m.Subject == "$KV.TELLE_STATE.through":
+		return "bucketStateThrough", "send", "through"
 	case tokens[1] == "TELLE_STATE":
 		return "bucketState", "send", "state"
 	case tokens[1] == "TELLE_SESSIONS" && deleted:
 		return "bucketSessions", "send", "deleted"
 	case tokens[1] == "TELLE_SESSIONS":
 		return "bucketSessions", "send", "follows"
-	case tokens[1] == "TELLE_PRESENCE" && tokens[2] == "process":
-		return "bucketPresence", "send", "process"
 	case tokens[1] == "TELLE_PRESENCE" && deleted:
 		return "bucketPresence", "send", "deleted"
+	case tokens[1] == "TELLE_PRESENCE" && tokens[2] == "process":
+		return "bucketPresence", "send", "process"
 	case tokens[1] == "TELLE_PRESENCE":
 		return "bucketPresence", "send", "sockets"
 	}
