@@ -47,6 +47,14 @@ compose-test: deps ## bring docker-compose.yml up in a Docker Engine of its own,
 monitoring: deps ## test alerts and dashboards: by cases, and on what real processes show
 	go test -count=1 -v ./test/monitoring
 
+.PHONY: browser
+browser: deps ## play the console's and the widget's story in Chromium, with routers that die; pictures go to test/browser/artifacts
+	go test -count=1 -v ./test/browser
+
+.PHONY: screenshots
+screenshots: deps ## take the pictures in docs/images anew
+	go test -count=1 ./test/browser -run TestBrowser -pictures '$(CURDIR)/docs/images'
+
 .PHONY: lint
 lint: ## check format, vet, staticcheck, modernity, go.mod, and the syntax of scripts
 	@$(call silent,$(ls_files) '*.go' | xargs gofmt -l)
@@ -57,7 +65,7 @@ lint: ## check format, vet, staticcheck, modernity, go.mod, and the syntax of sc
 	@$(ls_files) '*.sh' .ci/run | while read -r f; do \
 		case $$(head -n 1 "$$f") in *bash) bash -n "$$f" ;; *) sh -n "$$f" ;; esac || exit 1; \
 	done
-	@$(ls_files) '*.js' | while read -r f; do node --check "$$f" || exit 1; done
+	@$(ls_files) '*.js' '*.mjs' | while read -r f; do node --check "$$f" || exit 1; done
 
 .PHONY: vuln
 vuln: ## look for known vulnerabilities that our code reaches
@@ -85,5 +93,5 @@ deps: ## install what the tests need besides Go
 
 .PHONY: clean
 clean: ## remove what was built; data, the store of run, stays
-	rm -rf bin test/e2e/clients/node_modules sdk/js/node_modules
+	rm -rf bin test/e2e/clients/node_modules test/browser/node_modules test/browser/artifacts sdk/js/node_modules
 	find . -name node_modules -prune -o \( -name '*.test' -o -name '*.prof' -o -name '*.out' \) -type f -exec rm {} +

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Makes sure of what the tests need besides Go: redis-server, prometheus with promtool, haproxy, node with npm, chromium,
 # a C compiler for the race detector, the official Socket.IO clients for JavaScript and Python, what our own client for
-# JavaScript is tried with, and what AsyncAPI says a document is. Installs with apt-get and npm what is missing; where it
-# cannot, it says what to install and fails.
+# JavaScript is tried with, what drives the browser, and what AsyncAPI says a document is. Installs with apt-get and npm
+# what is missing; where it cannot, it says what to install and fails.
 set -eu
 
 min_node=20
@@ -94,7 +94,7 @@ modules_are_there() {
 }
 
 packages_are_there
-for folder in test/e2e/clients sdk/js; do
+for folder in test/e2e/clients test/browser sdk/js; do
 	modules_are_there "$root/$folder" || {
 		echo "deps: npm could not install what $folder needs" >&2
 		exit 1

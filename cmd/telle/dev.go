@@ -167,6 +167,7 @@ func build(parts []*part, natsURL, redisURL string, log *slog.Logger) error {
 		common.Process.DrainTime = 0
 	}
 	b.RedisURL = redisURL
+	r.Console = true
 	for _, p := range parts {
 		var err error
 		if p.name == "bridge" {
@@ -215,6 +216,14 @@ func runAll(ctx context.Context, life process.Life, parts []*part, ready func())
 	return errors.Join(errs...)
 }
 
+// typed returns an address as a person types it.
+func typed(address string) string {
+	if host, port, err := net.SplitHostPort(address); err == nil && host == "127.0.0.1" {
+		return net.JoinHostPort("localhost", port)
+	}
+	return address
+}
+
 // greet says what runs where, and what to try.
 func greet(out io.Writer, ns *natsd.Server, redisURL string, ownRedis bool, parts []*part) {
 	where := func(i int) string { return parts[i].listeners.Public.Addr().String() }
@@ -232,6 +241,11 @@ func greet(out io.Writer, ns *natsd.Server, redisURL string, ownRedis bool, part
   router 2  ws://%s/ws   metrics http://%s/metrics
   Socket.IO on each of the three: io("http://%s")
 
+Open two windows of a browser:
+
+  http://%s/                  the console: you are admin a1 of dealer d1
+  http://%s/widget?group=g1   a dealer's web site: you are its customer
+
 Try, each in a terminal of its own:
 
   go run ./cmd/telle tail d1 --nats-url %s
@@ -242,6 +256,6 @@ A customer's socket: ws://%s/ws?role=customer&dealerId=d1&groupId=g1
 Ctrl-C ends it.
 `,
 		ns.ClientURL(), ns.MonitorURL(), redis,
-		where(0), where(0), inside(0), where(1), inside(1), where(2), inside(2), where(1),
+		where(0), where(0), inside(0), where(1), inside(1), where(2), inside(2), where(1), typed(where(1)), typed(where(1)),
 		ns.ClientURL(), cli, where(0), where(1))
 }

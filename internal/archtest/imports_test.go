@@ -65,6 +65,8 @@ var rules = []rule{
 		"the codec is pure, so it can be fuzzed"),
 	stdOnly("internal/secret", "",
 		"every room may import it, so it must bring nothing along"),
+	stdOnly("internal/console", "sdk/js",
+		"it is files that any router may serve: what it shows, its page asks for as every client does"),
 	stdOnly("pkg/subjects", "",
 		"other programs import it, and must not inherit our dependencies"),
 	stdOnly("pkg/events", "pkg/subjects",
@@ -76,6 +78,8 @@ var rules = []rule{
 
 	{"only cmd imports internal/load", "it is a client of the house, not a part of it",
 		func(from, to string) bool { return in(to, "internal/load") && !in(from, "internal/load cmd") }},
+	{"only internal/console imports sdk", "the JavaScript client is served to pages, and nothing else in a program needs it",
+		func(from, to string) bool { return in(to, "sdk") && !in(from, "sdk internal/console") }},
 	{"nobody imports cmd", "a command is an end: what two commands share is a room",
 		func(_, to string) bool { return in(to, "cmd") }},
 	{"only cmd imports internal/process", "it assembles the other rooms, so none of them can need it",
@@ -133,7 +137,7 @@ func roomOf(path string) string {
 	return strings.Join(parts[:min(2, len(parts))], "/")
 }
 
-func isOurs(path string) bool { return in(path, "cmd internal pkg") }
+func isOurs(path string) bool { return in(path, "cmd internal pkg sdk") }
 
 // isStd goes by Go's own convention: outside the standard library a path starts with a host name.
 func isStd(path string) bool {
@@ -234,11 +238,13 @@ var forbidden = []struct{ from, to, word string }{
 	{"internal/presence", "internal/broker", "internal/presence imports the standard"},
 	{"internal/socketio", "pkg/events", "internal/socketio imports the standard"},
 	{"internal/secret", "internal/ops", "internal/secret imports the standard"},
+	{"internal/console", "pkg/events", "internal/console imports the standard"},
 	{"pkg/subjects", "pkg/events", "pkg/subjects imports the standard"},
 	{"pkg/events", "internal/hub", "pkg/events imports the standard"},
 	{"pkg/events", "golang.org/x/text/language", "pkg/events imports the standard"},
 	{"pkg/client", "internal/socket", "pkg/client imports the standard"},
 	{"internal/load", "pkg/client", "no clients"},
+	{"internal/socket", "sdk/js", "only internal/console imports sdk"},
 
 	{"internal/process", "cmd/router", "nobody imports cmd"},
 	{"internal/socket", "internal/process", "only cmd imports internal/process"},
@@ -296,6 +302,7 @@ func TestWhatTheDesignAllowsIsAllowed(t *testing.T) {
 			"github.com/coder/websocket", "golang.org/x/time/rate"}},
 		{"internal/presence", []string{"pkg/events", "pkg/subjects", "log/slog"}},
 		{"internal/socketio", []string{"encoding/json"}},
+		{"internal/console", []string{"sdk/js", "net/http"}},
 		{"internal/load", []string{"internal/socketio", "pkg/subjects", "github.com/coder/websocket",
 			"github.com/nats-io/nats.go", "github.com/redis/go-redis/v9", "github.com/golang-jwt/jwt/v5"}},
 		{"internal/ops", []string{"github.com/prometheus/client_golang/prometheus"}},

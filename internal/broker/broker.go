@@ -79,6 +79,7 @@ type Broker struct {
 	link      *link
 	mayCreate *link // down: the server has said on this connection that this login may create no stream
 
+	buckets  []*bucket
 	sessions *bucket
 	states   *states
 	presence *bucket
@@ -179,9 +180,9 @@ func New(cfg Config) (*Broker, error) {
 	b.carrier = &carrier{answers, carryEvery}
 	b.live = newLive(nc, cfg.Deliver, cfg.Reached, cfg.Replaced)
 	b.live.traced = cfg.Traced
-	b.sessions = &bucket{Broker: b, name: SessionBucket, config: sessionConfig}
+	b.sessions = b.newBucket(SessionBucket, sessionConfig)
 	b.states = newStates(b)
-	b.presence = &bucket{Broker: b, name: PresenceBucket, config: presenceConfig}
+	b.presence = b.newBucket(PresenceBucket, presenceConfig)
 	b.position = &rounds{follow: b.live.followAll, unfollow: b.live.unfollowAll, ask: b.askPosition}
 	return b, nil
 }
@@ -313,8 +314,11 @@ func (b *Broker) watchStreams(ctx context.Context) error {
 
 // prepareBuckets reports whether there is no more to be done.
 func (b *Broker) prepareBuckets(ctx context.Context) bool {
-	sessions, states, presence := b.sessions.prepare(ctx), b.states.bucket.prepare(ctx), b.presence.prepare(ctx)
-	return sessions && states && presence
+	all := true
+	for _, k := range b.buckets {
+		all = k.prepare(ctx) && all
+	}
+	return all
 }
 
 // probe returns the stream's position.
@@ -424,6 +428,10 @@ func (b *Broker) askPosition(ctx context.Context) (uint64, error) {
 	return info.State.LastSeq, nil
 }
 
+// Position returns the stream's last sequence, as its leader has it. Those who ask at the
+// same time share the question.
+func (b *Broker) Position(ctx context.Context) (uint64, error) { return b.position.join(ctx) }
+
 // passBarrier sends a message on a subject of the stream that the stream is bound
 // to refuse, and waits for the refusal, whatever its reason. Between the servers of
 // a cluster the message goes the way that the subscriptions went, so it arrives
@@ -480,6 +488,9 @@ func (b *Broker) connected() {
 	b.connectErr = ""
 	b.log.Info("NATS connected", "server", b.nc.ConnectedUrlRedacted(), "name", b.cfg.Name)
 	b.mayCreate.up()
+	for _, k := range b.buckets {
+		k.may.up()
+	}
 	b.publisher.connected()
 	b.link.up()
 	b.lookNow()
@@ -516,6 +527,11 @@ func (b *Broker) asyncError(sub *nats.Subscription, err error) {
 	if isCreateRefused(err) {
 		b.mayCreate.down() // create says so
 		return
+	}
+	for _, k := range b.buckets {
+		if k.isRefused(err) {
+			k.may.down()
+		}
 	}
 	b.errors.Add(1)
 	if !b.publisher.online.Load() && !errors.Is(err, nats.ErrPermissionViolation) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +19,45 @@ type bucket struct {
 	name   string
 	config func(chat jetstream.StreamConfig) jetstream.KeyValueConfig // beside name and replicas
 
+	may *link // down: the server has said on this connection that this login may not use it
+
 	found atomic.Pointer[jetstream.Stream] // nil: it has to be looked for
+}
+
+// newBucket also has the broker prepare it.
+func (b *Broker) newBucket(name string, config func(chat jetstream.StreamConfig) jetstream.KeyValueConfig) *bucket {
+	k := &bucket{Broker: b, name: name, config: config, may: newLink()}
+	b.buckets = append(b.buckets, k)
+	return k
+}
+
+// errMayNotUse is what comes of a configuration of NATS that is from before there was the
+// bucket.
+var errMayNotUse = errors.New("this login may not use the bucket")
+
+// isRefused reports whether an error, which NATS reports aside, says that the bucket may not
+// be used. What was asked for is never answered then.
+func (k *bucket) isRefused(err error) bool {
+	text := err.Error()
+	return errors.Is(err, nats.ErrPermissionViolation) &&
+		(strings.Contains(text, "."+k.stream()) || strings.Contains(text, `"`+k.subject("")))
+}
+
+// whileMay does something with the bucket, unless the server has said that this may not be,
+// and until it does: it logs each try.
+func (k *bucket) whileMay(ctx context.Context, do func(context.Context) error) error {
+	may := k.may.now()
+	if may.Err() != nil {
+		return fmt.Errorf("%w %s", errMayNotUse, k.name)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(may, func() { cancel(fmt.Errorf("%w %s", errMayNotUse, k.name)) })()
+	err := do(ctx)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errMayNotUse) {
+		return cause
+	}
+	return err
 }
 
 const headerKVOp = "KV-Operation" // there: a mark that the value was dropped
@@ -119,11 +158,14 @@ func (k *bucket) prepare(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, errSilent)
 	defer cancel()
-	_, err := k.open(ctx)
+	err := k.whileMay(ctx, func(ctx context.Context) error {
+		_, err := k.open(ctx)
+		return err
+	})
 	if err != nil {
 		k.log.Debug("bucket cannot be made yet", "bucket", k.name, "error", err)
 	}
-	return err == nil
+	return err == nil || errors.Is(err, errMayNotUse)
 }
 
 func (k *bucket) make(ctx context.Context) (jetstream.Stream, error) {

@@ -77,7 +77,7 @@ type states struct {
 func newStates(b *Broker) *states {
 	return &states{
 		Broker:  b,
-		bucket:  &bucket{Broker: b, name: StateBucket, config: stateConfig},
+		bucket:  b.newBucket(StateBucket, stateConfig),
 		most:    foldKnown,
 		scans:   make(chan struct{}, scansAtOnce),
 		dealers: map[string]*dealerReading{},
@@ -99,7 +99,7 @@ func (s *states) lag() uint64 {
 }
 
 // keysOf asks a replica for what is under some keys, or wildcards for keys, and how far that
-// is. Where there is no bucket there is nothing.
+// is. Where there is no bucket, or none that this process may read, there is nothing.
 func (s *states) keysOf(ctx context.Context, keys ...string) (kept, error) {
 	q := question{MultiLast: []string{s.bucket.subject(stateMarkKey)}, MaxBytes: stateBytes}
 	for _, key := range keys {
@@ -108,11 +108,15 @@ func (s *states) keysOf(ctx context.Context, keys ...string) (kept, error) {
 	found := kept{of: make(map[subjects.Conversation]snapshot, len(keys))}
 	stream := s.incarnation()
 	var bad error
-	end, err := s.askOf(ctx, s.bucket.stream(), q, func(m *nats.Msg, seq uint64) {
-		bad = errors.Join(bad, found.add(strings.TrimPrefix(stamp(m, "Nats-Subject"), s.bucket.subject("")), stream, m, seq))
+	var end ending
+	err := s.bucket.whileMay(ctx, func(ctx context.Context) (err error) {
+		end, err = s.askOf(ctx, s.bucket.stream(), q, func(m *nats.Msg, seq uint64) {
+			bad = errors.Join(bad, found.add(strings.TrimPrefix(stamp(m, "Nats-Subject"), s.bucket.subject("")), stream, m, seq))
+		})
+		return err
 	})
 	switch {
-	case errors.Is(err, errNoStream):
+	case errors.Is(err, errNoStream), errors.Is(err, errMayNotUse):
 		return kept{of: map[subjects.Conversation]snapshot{}}, nil
 	case err != nil:
 		return kept{}, err // and what was found may still grow

@@ -49,7 +49,7 @@ func (b *Broker) FoldStates(ctx context.Context) error {
 	f.fromStart = true
 	f.work = func(ctx context.Context, l *lease) error {
 		defer b.states.holds.Store(false)
-		return b.states.newFold(l).run(ctx)
+		return b.states.bucket.whileMay(ctx, b.states.newFold(l).run)
 	}
 	return f.run(ctx)
 }

@@ -436,3 +436,41 @@ func TestInAClusterStatesAreRight(t *testing.T) {
 		t.Errorf("%d replicas", replicas)
 	}
 }
+
+// The whole of a stream is folded, as on the first day and by telle state rebuild.
+func BenchmarkFoldStates(b *testing.B) {
+	const count, chats = 200_000, 5000
+	s := startServer(b)
+	r, js := runReady(b, s.ClientURL()), connect(b, s)
+	js.happen(b, chats, count)
+	began := time.Now()
+	r.fold(b)
+	for b.Loop() {
+		js.awaitFolded(b, r)
+	}
+	b.ReportMetric(count/time.Since(began).Seconds(), "events/s")
+	b.ReportMetric(float64(r.Stats().StatesPut)/count, "puts/event")
+}
+
+// A storm of joins asks for the states of chats of which some have events that no snapshot has.
+func BenchmarkStates(b *testing.B) {
+	const chats = 5000
+	s := startServer(b)
+	r, js := runReady(b, s.ClientURL()), connect(b, s)
+	js.happen(b, chats, 20_000)
+	stop := r.fold(b)
+	js.awaitFolded(b, r)
+	stop()
+	js.happen(b, chats/10, 1000)
+	position := js.position(b)
+	b.SetParallelism(1000)
+	b.ResetTimer()
+	var n atomic.Int64
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := r.States(b.Context(), position, chat(int(n.Add(1)%chats))); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}

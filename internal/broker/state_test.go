@@ -45,15 +45,22 @@ func chat(n int) subjects.Conversation {
 func (c third) happen(t testing.TB, chats, n int) {
 	t.Helper()
 	var acks []jetstream.PubAckFuture
-	for range n {
+	for i := range n {
 		in := chat(rand.IntN(chats))
 		payload := fmt.Sprintf(happenings[rand.IntN(len(happenings))], in.Dealer, in.Group)
 		ack, err := c.PublishAsync(in.Subject(subjects.Chat), []byte(payload))
 		if err != nil {
 			t.Fatal(err)
 		}
-		acks = append(acks, ack)
+		if acks = append(acks, ack); len(acks) == 1000 || i == n-1 {
+			awaitAcks(t, acks)
+			acks = acks[:0]
+		}
 	}
+}
+
+func awaitAcks(t testing.TB, acks []jetstream.PubAckFuture) {
+	t.Helper()
 	for _, ack := range acks {
 		select {
 		case <-ack.Ok():
@@ -259,5 +266,34 @@ func TestStatesAreReadWhereThereIsNoBucket(t *testing.T) {
 	}
 	if strings.Contains(router.out.String(), "level=ERROR") {
 		t.Errorf("%s", router.out)
+	}
+}
+
+// With permissions from before there was the bucket everything else works, nobody waits
+// long, and NATS is asked for it only once.
+func TestWhereTheBucketMayNotBeUsedStatesAreReadFromTheStream(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t, `authorization { users: [
+		{ user: high, password: p }
+		{ user: low, password: p, permissions: { publish: { deny: [ "$JS.API.STREAM.*.KV_TELLE_STATE", "$JS.API.*.GET.KV_TELLE_STATE", "$KV.TELLE_STATE.>" ] } } } ] }`)
+	b := runReady(t, s.ClientURL(), byUser("low"))
+	b.fold(t)
+	js, err := jetstream.New(runReady(t, s.ClientURL(), byUser("high")).nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third{nil, js}.happen(t, 10, 100)
+	began := time.Now()
+	for range 20 {
+		b.wantRead(t, third{nil, js}, 10)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	testkit.Eventually(t, "the feed to say why", func() bool { return strings.Contains(b.out.String(), "may not use the bucket TELLE_STATE") })
+	before := b.Stats().Errors
+	_ = pause(t.Context(), 3*feedPause) // in which it would be asked for again
+	if n := b.Stats().Errors; n != before || n > 3 {
+		t.Errorf("NATS has refused %d times, then %d", before, n)
 	}
 }

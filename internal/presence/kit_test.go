@@ -158,6 +158,17 @@ func (r *chatRoom) Current(_ context.Context, c subjects.Conversation) (events.S
 	return r.states[c], r.last[c], nil
 }
 
+func (r *chatRoom) States(ctx context.Context, of []subjects.Conversation) (all []events.State, err error) {
+	for _, c := range of {
+		state, _, err := r.Current(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, state)
+	}
+	return all, nil
+}
+
 func (r *chatRoom) Publish(_ context.Context, p events.Publication) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,10 @@ import (
 
 // Chats is what a [Reporter] asks of the stream of events.
 type Chats interface {
+	// States returns the states of conversations, each as of now or later. It reads many
+	// at a time.
+	States(ctx context.Context, of []subjects.Conversation) ([]events.State, error)
+
 	// Current returns the state of a conversation as of its last event, and that one's
 	// sequence; 0: there is none.
 	Current(ctx context.Context, c subjects.Conversation) (state events.State, last uint64, err error)
@@ -91,7 +96,7 @@ type watch struct {
 	anew  time.Time // when to read all anew
 
 	entries   map[string]*entry // by key
-	chats     map[subjects.Conversation]map[*entry]struct{}
+	chats     map[subjects.Conversation][]*entry
 	processes map[string]*process
 	pending   map[subjects.Conversation]*decision // where something is to be decided
 }
@@ -123,7 +128,7 @@ func newWatch(r *Reporter) *watch {
 	return &watch{
 		Reporter:  r,
 		entries:   map[string]*entry{},
-		chats:     map[subjects.Conversation]map[*entry]struct{}{},
+		chats:     map[subjects.Conversation][]*entry{},
 		processes: map[string]*process{},
 		pending:   map[subjects.Conversation]*decision{},
 	}
@@ -210,6 +215,9 @@ func (w *watch) apply(e Entry) {
 	if at.Group == "" { // where no customer can be
 		v.Customers, v.Left = 0, time.Time{}
 	}
+	if now := time.Now(); v.Left.After(now) { // by a clock that is wrong
+		v.Left = now
+	}
 	w.add(&entry{key: e.Key, place: at, process: w.process(at.process), revision: e.Revision, value: v})
 }
 
@@ -225,12 +233,7 @@ func (w *watch) process(name string) *process {
 func (w *watch) add(e *entry) {
 	w.entries[e.key] = e
 	e.process.entries[e] = struct{}{}
-	chat := w.chats[e.place.Conversation]
-	if chat == nil {
-		chat = map[*entry]struct{}{}
-		w.chats[e.place.Conversation] = chat
-	}
-	chat[e] = struct{}{}
+	w.chats[e.place.Conversation] = append(w.chats[e.place.Conversation], e)
 	w.consider(e)
 }
 
@@ -243,9 +246,10 @@ func (w *watch) remove(key string) {
 	}
 	delete(w.entries, key)
 	delete(e.process.entries, e)
-	delete(w.chats[e.place.Conversation], e)
-	if len(w.chats[e.place.Conversation]) == 0 {
-		delete(w.chats, e.place.Conversation)
+	c := e.place.Conversation
+	w.chats[c] = slices.DeleteFunc(w.chats[c], func(one *entry) bool { return one == e })
+	if len(w.chats[c]) == 0 {
+		delete(w.chats, c)
 	}
 }
 
@@ -282,11 +286,23 @@ func (w *watch) bury(now time.Time) {
 		case len(p.entries) == 0:
 			delete(w.processes, name)
 		case !p.dead && now.Sub(p.missed) >= w.cfg.Settle:
-			w.cfg.Log.Warn("a process has gone without a word", "process", name, "conversations", len(p.entries))
 			p.dead = true
 			w.again(p)
+			if n := p.abandoned(); n > 0 {
+				w.cfg.Log.Warn("a process has gone without a word", "process", name, "conversations", n)
+			}
 		}
 	}
+}
+
+// abandoned counts the conversations that a dead process seems to have.
+func (p *process) abandoned() (n int) {
+	for e := range p.entries {
+		if e.value.Customers > 0 || e.value.others() {
+			n++
+		}
+	}
+	return n
 }
 
 // decide does what is due. It reports whether there is more that can be done now.
@@ -358,7 +374,7 @@ func (w *watch) settle(c subjects.Conversation, d *decision, now time.Time) *say
 // sum finds out whether a customer is in a conversation, whether that is sure, and since
 // when the last one has gone; zero: none was there.
 func (w *watch) sum(c subjects.Conversation, s *saying) (sure bool, gone time.Time) {
-	for e := range w.chats[c] {
+	for _, e := range w.chats[c] {
 		customers := e.value.Customers > 0
 		switch {
 		case customers && !e.process.dead:
@@ -383,21 +399,58 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// say says what is to be said, in some conversations at a time.
+// say says what is to be said and is not known, in some conversations at a time.
 func (w *watch) say(ctx context.Context, due []*saying) {
+	unsaid, err := w.unsaid(ctx, due)
+	if err != nil {
+		for _, s := range due {
+			w.fail(s, err)
+		}
+		return
+	}
 	var saying sync.WaitGroup
 	defer saying.Wait()
 	turns := make(chan struct{}, saysAtOnce)
-	for _, s := range due {
+	for _, s := range unsaid {
 		turns <- struct{}{}
 		saying.Go(func() {
 			defer func() { <-turns }()
-			if s.err = w.sayOne(ctx, s); s.err != nil {
-				w.failed.Add(1)
-				w.cfg.Log.Debug("presence: not said, and tried again", "dealer", s.of.Dealer, "error", s.err)
+			if err := w.sayOne(ctx, s); err != nil {
+				w.fail(s, err)
 			}
 		})
 	}
+}
+
+// fail has it tried again.
+func (w *watch) fail(s *saying, err error) {
+	s.err = err
+	w.failed.Add(1)
+	w.cfg.Log.Debug("presence: not said, and tried again", "dealer", s.of.Dealer, "error", err)
+}
+
+// unsaid returns what most likely has to be said: most customers say themselves that they
+// come, and who connects when all do would cost some questions each.
+func (w *watch) unsaid(ctx context.Context, due []*saying) (unsaid []*saying, err error) {
+	if len(due) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, sayIn)
+	defer cancel()
+	of := make([]subjects.Conversation, len(due))
+	for i, s := range due {
+		of[i] = s.of
+	}
+	states, err := w.cfg.Chats.States(ctx, of)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range due {
+		if !isSaid(&states[i], s.online) {
+			unsaid = append(unsaid, s)
+		}
+	}
+	return unsaid, nil
 }
 
 // sayOne stores the event, unless the conversation knows it.

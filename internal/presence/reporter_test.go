@@ -278,6 +278,18 @@ func TestWhatCannotBeSaidIsSaidLater(t *testing.T) {
 	})
 }
 
+// Clocks differ.
+func TestAWrongClockDelaysNothingForLong(t *testing.T) {
+	bubble(t, func(s *site) {
+		s.reports()
+		s.chats.joins(chatOf("g1"))
+		s.after(time.Second)
+		s.bucket.Write(s.Context(), []Write{{Key: keyOf("g1", "p1"), Value: encode(Value{Left: time.Now().Add(time.Hour)})}})
+		s.after(testLeave + time.Second)
+		s.chats.wants("d1 g1 false")
+	})
+}
+
 // A deletion of which nobody is told, since the mark of it has gone, too.
 func TestNobodyIsThereForEver(t *testing.T) {
 	bubble(t, func(s *site) {

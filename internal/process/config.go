@@ -80,7 +80,10 @@ type LogFlags struct {
 type RouterConfig struct {
 	Listen   string `default:":8080" help:"Public address: /ws, /socket.io/, /healthz, /readyz." group:"Listeners"`
 	Internal string `default:":8081" help:"Internal address: /metrics, /healthz, /readyz, /debug/pprof." group:"Listeners"`
-	Common   `embed:""`
+
+	ConsoleFlags `embed:"" group:"Console"`
+
+	Common `embed:""`
 }
 
 // BridgeConfig is the bridge's configuration.

@@ -135,6 +135,15 @@ func presenceEntries(read []broker.PresenceEntry, err error) ([]presence.Entry, 
 // chats is the stream as the reporter has it.
 type chats struct{ *node }
 
+// States implements [presence.Chats].
+func (c chats) States(ctx context.Context, of []subjects.Conversation) ([]events.State, error) {
+	position, err := c.broker.Position(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.broker.States(ctx, position, of...)
+}
+
 // Current implements [presence.Chats].
 func (c chats) Current(ctx context.Context, of subjects.Conversation) (events.State, uint64, error) {
 	return c.broker.Current(ctx, of)

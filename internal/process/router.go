@@ -14,6 +14,7 @@ func NewRouter(cfg RouterConfig, version string, log *slog.Logger) (*Router, err
 	if err != nil {
 		return nil, err
 	}
+	cfg.routeConsole(n.public, cfg.Tokens.Auth)
 	return &Router{node: n}, nil
 }
 

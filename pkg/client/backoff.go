@@ -51,6 +51,9 @@ func refusal(resp *http.Response, err error) end {
 	return e
 }
 
+// longestHint is what a router can make a client wait.
+const longestHint = time.Minute
+
 // pause returns how long to wait before the next attempt: what a router that drains says;
 // else a random time, up to one that doubles with each attempt, so that clients that were
 // lost together do not come back together.
@@ -58,9 +61,9 @@ func (e end) pause(attempts int, first, most time.Duration) time.Duration {
 	spread := time.Duration(rand.Float64() * float64(min(most, first<<min(attempts, 20))))
 	switch {
 	case e.code == closeDrain && e.after > 0:
-		return min(e.after, most)
+		return min(e.after, longestHint)
 	case e.code == closeLimit:
 		return most/2 + time.Duration(rand.Float64()*float64(most/2))
 	}
-	return min(e.after, most) + spread
+	return min(e.after, longestHint) + spread
 }

@@ -39,8 +39,7 @@ type Client struct {
 	since  *uint64                          // the greatest sequence had
 	last   map[subjects.Conversation]uint64 // the same for each: one may get an event late, when others are further
 	states map[subjects.Conversation]events.State
-	missed int         // events that have come since the return
-	back   *time.Timer // until all that was missed has come: see settle; nil: all has
+	missed *int // events that have come since the return; nil: all has come
 
 	calls   []*call // what is not answered, in the order in which it is sent
 	ids     uint64
@@ -99,7 +98,8 @@ func New(cfg Config) (*Client, error) {
 
 // Run keeps the client connected until ctx ends, which is no error, or until the router
 // refuses it for good: then it returns an [*Error]. What is not answered by then is
-// answered with [CodeClosed]. It may be called once.
+// answered with [CodeClosed]; and after the end of ctx nothing more is told. It may be
+// called once.
 func (c *Client) Run(ctx context.Context) error {
 	c.mu.Lock()
 	again := c.begun
@@ -196,7 +196,6 @@ func (c *Client) finish(why end) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = true
-	c.stopSettling()
 	c.toLocked(Status{State: Closed, Why: why.reason, Code: int(why.code)})
 	for _, call := range slices.Clone(c.calls) {
 		c.answer(call, Ack{}, &Error{Code: CodeClosed, Message: "the client has ended"})

@@ -323,9 +323,6 @@ const remembered = 100 * time.Second
 func (c *Client) ground() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.back != nil {
-		c.back.Stop() // to be continued
-	}
 	for _, call := range slices.Clone(c.calls) {
 		switch {
 		case !call.flying:

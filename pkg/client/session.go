@@ -248,8 +248,7 @@ func (c *Client) take(f *frame) {
 func (c *Client) ready(r *ready) {
 	recovered := r.Recovered != nil && *r.Recovered
 	if !recovered {
-		c.since = &r.Seq
-		c.stopSettling()
+		c.since, c.missed = &r.Seq, nil
 		clear(c.last)
 		clear(c.states) // what has changed meanwhile nobody will tell
 	}
@@ -262,47 +261,21 @@ func (c *Client) ready(r *ready) {
 		}
 	}
 	c.toLocked(Status{State: Live})
-	if recovered {
-		c.settle()
-	} else if r.Recovered != nil {
+	switch {
+	case recovered && c.missed == nil: // else it broke again before all had come
+		c.missed = new(int)
+	case !recovered && r.Recovered != nil:
 		c.in.push(c.cfg.OnLost)
 	}
 	c.again()
 	poke(c.wake)
 }
 
-// settled is how long no event has to come until all counts as having come.
-const settled = time.Second
-
-// settle begins to wait for all that was missed. The frame "live" says that it has come. A
-// router that does not say so after a return says nothing: then it is when no event has
-// come for a while.
-func (c *Client) settle() {
-	if c.back == nil { // else it broke again before all had come
-		c.missed = 0
-		c.back = time.AfterFunc(settled, func() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.recovered()
-		})
-	} else {
-		c.back.Reset(settled)
-	}
-}
-
+// recovered says that all that was missed has come.
 func (c *Client) recovered() {
-	if c.back == nil || c.status != Live {
-		return
-	}
-	c.stopSettling()
-	missed := c.missed
-	c.in.push(func() { c.cfg.OnRecovered(missed) })
-}
-
-func (c *Client) stopSettling() {
-	if c.back != nil {
-		c.back.Stop()
-		c.back = nil
+	if missed := c.missed; missed != nil {
+		c.missed = nil
+		c.in.push(func() { c.cfg.OnRecovered(*missed) })
 	}
 }
 
@@ -317,9 +290,8 @@ func (c *Client) event(f *frame) {
 	if err == nil && slices.Contains(c.own, nameOf(&e)) {
 		return // the session that said this does not hear it, but a new one does not know that it is of ours
 	}
-	if c.back != nil {
-		c.missed++
-		c.back.Reset(settled)
+	if c.missed != nil {
+		*c.missed++
 	}
 	if err == nil {
 		c.fold(seq, &e)

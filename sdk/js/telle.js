@@ -95,8 +95,8 @@ const DRAIN = 1012, LIMIT = 4429;
 
 const HANDSHAKE = 15_000; // ms until "ready"
 const STEADY = 5_000; // ms: a connection that lasts for less does not count as mended
-const SETTLED = 1_000; // ms without an event: see #settle
 const REMEMBERED = 100_000; // ms: the stream knows a double for 2 minutes
+const LONGEST_HINT = 60_000; // ms
 const OWN = 500; // messages of ours that are known when they come back
 
 // These ask, and are no events: nothing of them is stored, and a field of another name is refused.
@@ -122,7 +122,6 @@ class Telle {
 	#since; // the greatest sequence had
 	#last = new Map(); // the same for each conversation: one may get an event late, when others are further
 	#missed; // events that have come since the return; undefined: all is there
-	#settling = null;
 
 	#calls = new Map(); // what is not answered, by id, in the order in which it was sent
 	#ids = 0;
@@ -204,7 +203,7 @@ class Telle {
 
 	async unfollow(groupId, dealerId) {
 		const answer = await this.send("unfollow", {dealerId, groupId});
-		this.#follows.delete(chatKey(dealerId ?? "", groupId ?? ""));
+		for (const dealer of ["", dealerId ?? ""]) this.#follows.delete(chatKey(dealer, groupId ?? ""));
 		return answer;
 	}
 
@@ -278,7 +277,6 @@ class Telle {
 
 	#forget() {
 		clearTimeout(this.#patience);
-		clearTimeout(this.#settling);
 		clearTimeout(this.#renewal);
 		const socket = this.#socket;
 		this.#socket = null;
@@ -394,7 +392,6 @@ class Telle {
 		this.#to("live");
 		this.#emit("ready", data);
 		if (data.recovered === false) this.#emit("lost", data);
-		if (returned) this.#settle();
 		this.#again();
 		this.#flush();
 	}
@@ -407,23 +404,11 @@ class Telle {
 		}
 	}
 
-	/**
-	 * The frame "live" says that all that was missed has come. A router that does not say so after a return says nothing:
-	 * then it is when no event has come for a while.
-	 */
-	#settle() {
-		clearTimeout(this.#settling);
-		this.#settling = setTimeout(() => this.#recovered(), SETTLED);
-	}
-
+	/** All that was missed has come. */
 	#recovered() {
-		clearTimeout(this.#settling);
-		if (this.#missed === undefined) {
-			return;
-		}
 		const missed = this.#missed;
 		this.#missed = undefined;
-		this.#emit("recovered", missed);
+		if (missed !== undefined) this.#emit("recovered", missed);
 	}
 
 	#event({event, data, seq, at}) {
@@ -436,10 +421,7 @@ class Telle {
 		if (this.#own.has(nameOf(data))) {
 			return; // the session that said this does not hear it, but a new one does not know that it is of ours
 		}
-		if (this.#missed !== undefined) {
-			this.#missed++;
-			this.#settle();
-		}
+		if (this.#missed !== undefined) this.#missed++;
 		if (data.groupId !== undefined) this.#set(key, fold(this.chats.get(key), {data, seq, at}));
 		this.#emit("event", {event, data, seq});
 		this.#emit(event, data, seq);
@@ -587,7 +569,7 @@ const outcome = ({muted, adminId}) => muted ? String(adminId) : null;
 export function pause({code, reason}, attempts, {first, most}, random = Math.random) {
 	const hint = code === DRAIN && /(\d+) ms/.exec(reason ?? "");
 	if (hint) {
-		return Math.min(Number(hint[1]), most);
+		return Math.min(Number(hint[1]), LONGEST_HINT);
 	}
 	if (code === LIMIT) {
 		return most / 2 + random() * most / 2;

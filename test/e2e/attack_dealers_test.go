@@ -218,6 +218,7 @@ func (a *target) hearsItsOwn(p *party, group string) refusal {
 		var data struct{ DealerID, Message string }
 		_ = json.Unmarshal(h.data, &data) // or it holds none
 		switch {
+		case h.event == "live": // that is all that it had missed
 		case data.Message == "secret" || data.DealerID != attacker:
 			return refusal{"heard another dealer", string(h.data)}
 		case data.Message == "last":

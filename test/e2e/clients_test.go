@@ -137,6 +137,28 @@ func (g *goClient) sends(t *testing.T, channel string, from, to int, message fun
 	}
 }
 
+// While NATS is away a client is told, and what it says waits.
+func TestTheGoClientWaitsForNATS(t *testing.T) {
+	nats := startNATS(t)
+	router := startServer(t, "router", "--nats-url", nats.url, "--auth", "none").ready()
+	c := runClient(t, events.ChannelCustomerMessage, sdk.Config{URL: "http://" + router.public, Role: "admin", Dealers: []string{"d1"}, AdminID: "a1"})
+	nats.stop()
+	testkit.Eventually(t, "the client to be degraded", func() bool { return c.Status() == sdk.Degraded })
+	stored := make(chan error, 1)
+	go func() {
+		_, err := c.Send(t.Context(), events.ChannelChatMessage, events.ChatMsg{DealerID: events.StringID("d1"), GroupID: events.StringID("g1"),
+			AdminID: events.StringID("a1"), User: events.UserAdmin, Message: json.RawMessage(`"m"`)})
+		stored <- err
+	}()
+	nats.start()
+	if err := <-stored; err != nil {
+		t.Error(err)
+	}
+	if got := c.Status(); got != sdk.Live {
+		t.Errorf("the client is %s", got)
+	}
+}
+
 // The Go client, with a router that is killed again and again while it listens and
 // speaks: nothing is lost, doubled or out of order.
 func TestTheGoClientKeepsItsPromises(t *testing.T) {
@@ -179,6 +201,14 @@ func TestTheGoClientKeepsItsPromises(t *testing.T) {
 	folded.LastActivity, told.LastActivity = time.Time{}, time.Time{} // of live events: when they came
 	if folded != told {
 		t.Errorf("the client has folded %+v, the router %+v", folded, told)
+	}
+	h, err := customer.History(t.Context(), of, 0, 200)
+	if err != nil || len(h.Events) != 200 || !h.More || h.Events[0].At.IsZero() {
+		t.Errorf("the history has %d events, more: %v, %v", len(h.Events), h.More, err)
+	}
+	rest, err := customer.History(t.Context(), of, h.Before, 200)
+	if err != nil || len(rest.Events) != 2*each*rounds-200 || rest.More {
+		t.Errorf("before them it has %d, more: %v, %v", len(rest.Events), rest.More, err)
 	}
 	testkit.Eventually(t, "all to be recovered", func() (all bool) {
 		customer.note(func() { all = customer.recovered >= rounds*(each-20) })

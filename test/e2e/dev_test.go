@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -54,6 +55,24 @@ func readGreeting(p *program) *dev {
 		d.routers[i] = &program{t: p.t, name: "router", public: find(fmt.Sprintf(`router %d +ws://([^/]+)/ws`, i+1))}
 	}
 	return d
+}
+
+// The first look is a page in a browser.
+func TestDevServesTheConsoleWhereItSays(t *testing.T) {
+	d := startDev(t)
+	for _, r := range d.routers {
+		for path, want := range map[string]string{"/": "<title>Telle console</title>", "/widget?group=g1": `data-group="g1"`} {
+			if status, page := get(t, "http://"+r.public+path); status != http.StatusOK || !strings.Contains(page, want) {
+				t.Errorf("%s%s answers %d, without %s", r.public, path, status, want)
+			}
+		}
+	}
+	_, port, _ := net.SplitHostPort(d.routers[0].public)
+	for _, want := range []string{"http://localhost:" + port + "/ ", "http://localhost:" + port + "/widget"} {
+		if !strings.Contains(d.text(), want) {
+			t.Errorf("the greeting has no %s:\n%s", want, d.text())
+		}
+	}
 }
 
 // publish sends a payload through the Redis in the process.

@@ -5,10 +5,13 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
+
+	"github.com/telle-ai/event-router/internal/testkit"
 )
+
+// raceDetector says whether the programs have it.
+const raceDetector = testkit.RaceDetector
 
 // binaries is where TestMain has built the programs.
 var binaries string
@@ -28,13 +31,8 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binaries = dir
-	args := []string{"build", "-o", dir + string(filepath.Separator)}
-	if raceDetector {
-		args = append(args, "-race")
-	}
-	out, err := exec.Command("go", append(args, "../../cmd/...")...).CombinedOutput()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
+	if err := testkit.BuildPrograms(dir, "../../cmd/..."); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

@@ -145,7 +145,7 @@ func (g *guarded) start(redisURL string, bridgeFlags ...string) *stack {
 		_, err3 := g.stream("KV_TELLE_PRESENCE")
 		marks, err2 := g.stream("KV_TELLE")
 		states, err4 := g.stream("KV_TELLE_STATE")
-		return errors.Join(err, err2, err3, err4) == nil && marks.State.Msgs > 1 && states.State.Msgs > 0
+		return errors.Join(err, err2, err3, err4) == nil && marks.State.Msgs > 2 && states.State.Msgs > 0
 	})
 	for i := range s.routers {
 		s.routers[i] = startServer(g.t, "router", g.flags("router", common...)...).ready()
@@ -155,7 +155,9 @@ func (g *guarded) start(redisURL string, bridgeFlags ...string) *stack {
 
 // stream looks at a stream as the observer does.
 func (g *guarded) stream(name string) (*jetstream.StreamInfo, error) {
-	js, err := jetstream.New(g.as("observer"))
+	nc := g.as("observer")
+	defer nc.Close()
+	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
@@ -585,6 +587,7 @@ func TestTheProgramsNeedNoMoreThanTheyMay(t *testing.T) {
 	})
 
 	testTail(t, g)
+	testState(t, g)
 	s.terminate()
 	for _, log := range []string{g.log(), s.bridge.text(), s.routers[0].text(), s.routers[1].text()} {
 		if strings.Contains(strings.ToLower(log), "violation") || strings.Contains(log, "secret-of") {
@@ -640,6 +643,33 @@ func testTail(t *testing.T, g *guarded) {
 			t.Fatal("tail prints nothing")
 		case <-time.After(50 * time.Millisecond):
 		}
+	}
+}
+
+// testState asks for states as the operator, before and after they are folded anew.
+func testState(t *testing.T, g *guarded) {
+	t.Helper()
+	show := func(args ...string) string {
+		t.Helper()
+		p := start(t, nil, "telle", slices.Concat([]string{"state", "show"}, args, g.flags("operator"))...)
+		if code := p.exitCode(); code != 0 {
+			t.Fatalf("telle state show ended with %d: %s", code, p.text())
+		}
+		return p.text()
+	}
+	one, all := show("d1", "g1"), show("d1")
+	if !strings.Contains(one, `"groupId":"g1"`) || !strings.Contains(one, `"open":true`) || !strings.Contains(one, `"unread":1`) {
+		t.Errorf("the state is %s", one)
+	}
+	if !strings.Contains(all, one) || strings.Count(all, "\n") != 2 { // and g7
+		t.Errorf("the states are %s", all)
+	}
+	p := start(t, nil, "telle", append([]string{"state", "rebuild"}, g.flags("operator")...)...)
+	if code := p.exitCode(); code != 0 || !strings.Contains(p.text(), " of ") {
+		t.Errorf("telle state rebuild ended with %d: %s", code, p.text())
+	}
+	if again := show("d1"); again != all {
+		t.Errorf("the states are %s, were %s", again, all)
 	}
 }
 

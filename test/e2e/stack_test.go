@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -15,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/telle-ai/event-router/internal/natsd"
 	"github.com/telle-ai/event-router/internal/testkit"
+	"github.com/telle-ai/event-router/internal/testkit/natskit"
 )
 
 // A stack is what an installation has: Redis, NATS, a bridge and two routers.
@@ -63,32 +62,18 @@ func (s *stack) terminate() {
 type natsServer struct {
 	t      testing.TB
 	url    string
-	port   int
-	dir    string
-	server *natsd.Server
+	server *natskit.Server
 }
 
 func startNATS(t testing.TB) *natsServer {
 	t.Helper()
-	s := &natsServer{t: t, port: natsd.RandomPort, dir: t.TempDir()}
-	s.start()
-	t.Cleanup(s.stop)
-	s.url = s.server.ClientURL()
-	u, err := url.Parse(s.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(u.Host)
-	s.port, _ = strconv.Atoi(port)
-	return s
+	s := natskit.Start(t)
+	return &natsServer{t: t, url: s.URL, server: s}
 }
 
 func (s *natsServer) start() {
 	s.t.Helper()
-	var err error
-	if s.server, err = natsd.Start(context.Background(), natsd.Options{Port: s.port, StoreDir: s.dir}); err != nil {
-		s.t.Fatal(err)
-	}
+	s.server.Start()
 }
 
 func (s *natsServer) stop() { s.server.Stop() }

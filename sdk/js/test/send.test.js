@@ -264,7 +264,7 @@ test("what it follows it follows again", async (t) => {
 	await t.test("named by the handshake, if it named any", async (t) => {
 		const {chat, sockets, again} = await play(t, {role: "admin", dealerId: "d1", groupId: "g1"});
 		sockets[0].ready();
-		const asked = [chat.follow("g2"), chat.unfollow("g1")];
+		const asked = [chat.follow("g2"), chat.unfollow("g1", "d1")];
 		sockets[0].acks();
 		await Promise.all(asked);
 		sockets[0].ends();

@@ -76,7 +76,7 @@ test("a takeover has one winner, and all who look see the same", {timeout: 60_00
 	const [{seq}] = taken.flatMap(({value}) => value ?? []);
 	const key = chatKey(d, "g1");
 	for (const chat of [widget, ...admins]) {
-		while (chat.chats.get(key)?.seq !== seq) await next(chat, "states");
+		while (!(chat.chats.get(key)?.seq >= seq)) await next(chat, "states");
 	}
 	const told = await client(t, router, admin(d)); // who comes only now
 	for (const {chats} of [widget, ...admins]) {
@@ -85,6 +85,23 @@ test("a takeover has one winner, and all who look see the same", {timeout: 60_00
 	}
 	const bare = ({lastActivity, ...state}) => state; // of live events: when they came
 	for (const {chats} of admins) assert.deepEqual(bare(chats.get(key)), bare(told.chats.get(key)));
+});
+
+test("history has what was said, page by page", {timeout: 60_000}, async (t) => {
+	const router = await Router.start(t, ...none);
+	const d = dealer();
+	const writer = await client(t, router, admin(d));
+	const sent = await Promise.all(numbers(25).map((i) => writer.send(...answers(d, i))));
+	const late = await client(t, router, customer(d));
+	const events = [];
+	for (let more = true, before; more;) {
+		const page = await late.history({groupId: "g1", before, limit: 10});
+		events.unshift(...page.events);
+		({more, before} = page);
+	}
+	assert.deepEqual(events.map(({event, data, seq}) => [event, data.message, seq]), sent.map(({seq}, i) => ["CHAT_MESSAGE", i, seq]));
+	assert.ok(events.every(({at}) => Math.abs(new Date(at) - Date.now()) < 60_000));
+	await assert.rejects(late.history({groupId: "of somebody else"}), {code: "forbidden"});
 });
 
 test("a client of a router that drains comes back when it is told to", {timeout: 60_000}, async (t) => {

@@ -1,0 +1,118 @@
+// On the left: the dealer's chats, latest activity first.
+
+import { $, arrange, el, soon, timeOf, write } from "./dom.js";
+import { chatKey } from "/sdk/telle.js";
+
+const filters = {
+	open: (state) => state.open,
+	unread: (state) => state.unread > 0,
+	mine: (state, me) => state.adminId === me,
+	all: () => true,
+};
+
+export class Chats {
+	constructor(me, several, { select, more }) {
+		this.me = me;
+		this.several = several; // whether the admin has more than one dealer
+		this.select = select;
+		this.more = more;
+		this.soon = soon(() => this.show());
+		this.states = [];
+		this.selected = null; // key
+		this.current = null; // key of the one that Tab reaches
+		this.life = new AbortController();
+		const on = (id, event, handler) => $(id).addEventListener(event, handler, { signal: this.life.signal });
+		on("search", "input", () => this.show());
+		on("which", "change", () => this.show());
+		on("more-chats", "click", () => this.more());
+		on("chats", "keydown", (e) => this.key(e));
+		on("chats", "click", (e) => this.choose(e.target.closest("[role=option]")));
+	}
+
+	end() {
+		this.life.abort();
+		$("chats").replaceChildren();
+	}
+
+	update(states, selected, more) {
+		this.states = states;
+		$("more-chats").hidden = !more;
+		this.selected = selected;
+		this.soon();
+	}
+
+	shown() {
+		const filter = filters[$("which").value];
+		const words = $("search").value.trim().toLowerCase();
+		const at = (state) => Date.parse(state.lastActivity) || 0;
+		return this.states
+			.filter((s) => filter(s, this.me) || chatKey(s.dealerId, s.groupId) === this.selected)
+			.filter((s) => `${s.groupId} ${s.adminId ?? ""} ${this.several ? s.dealerId : ""}`.toLowerCase().includes(words))
+			.sort((a, b) => at(b) - at(a) || b.seq - a.seq);
+	}
+
+	show() {
+		const shown = this.shown();
+		const key = (s) => chatKey(s.dealerId, s.groupId);
+		if (!shown.some((s) => key(s) === this.current)) this.current = shown.length ? key(shown[0]) : null;
+		arrange($("chats"), shown, key, () => this.make(), (e, s) => this.fill(e, s, key(s)));
+		$("no-chats").hidden = this.states.length > 0;
+		const unread = this.states.filter((s) => s.unread > 0).length;
+		write($("chats-count"), unread ? `${unread} unread` : "");
+		document.title = unread ? `(${unread}) Telle console` : "Telle console";
+	}
+
+	/** What a chat is called is what stands there, so that it can be read out and be spoken to. */
+	make() {
+		return el("div", { role: "option", class: "chat" },
+			el("span", { class: "dot", "aria-hidden": "true" }),
+			el("span", { class: "name" }), el("span", { class: "when" }),
+			el("span", { class: "marks" }), el("span", { class: "unread" }));
+	}
+
+	fill(e, state, key) {
+		const [, name, when, marks, unread] = e.children;
+		e.of = state;
+		e.tabIndex = key === this.current ? 0 : -1;
+		e.setAttribute("aria-selected", String(key === this.selected));
+		e.classList.toggle("online", state.online);
+		e.classList.toggle("closed", !state.open);
+		write(name, this.several ? `${state.dealerId} / ${state.groupId}` : state.groupId);
+		if (e.at !== state.lastActivity) when.replaceChildren(timeOf(e.at = state.lastActivity));
+		write(marks, this.marksOf(state).join(" · "));
+		if (e.unread !== state.unread) {
+			const words = el("span", { class: "hidden" }, ` unread message${state.unread === 1 ? "" : "s"}`);
+			unread.replaceChildren(...((e.unread = state.unread) ? [String(state.unread), words] : []));
+		}
+	}
+
+	marksOf(state) {
+		const marks = [state.online ? "online" : "offline"];
+		if (state.muted) marks.push(state.adminId === this.me ? "muted by you" : `muted by ${state.adminId}`);
+		if (!state.open) marks.push("closed");
+		return marks;
+	}
+
+	key(e) {
+		const options = [...$("chats").children];
+		const at = options.findIndex((o) => o.key === this.current);
+		const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: options.length - 1 }[e.key];
+		if (to !== undefined) this.moveTo(options[Math.min(Math.max(to, 0), options.length - 1)]);
+		else if (e.key === "Enter" || e.key === " ") this.choose(options[at]);
+		else return;
+		e.preventDefault();
+	}
+
+	moveTo(option) {
+		if (!option) return;
+		for (const o of $("chats").children) o.tabIndex = o === option ? 0 : -1;
+		this.current = option.key;
+		option.focus();
+	}
+
+	choose(option) {
+		if (!option) return;
+		this.current = option.key;
+		this.select(option.of.dealerId, option.of.groupId);
+	}
+}

@@ -1,0 +1,139 @@
+// The console: puts its parts together.
+
+import { Chats } from "./chats.js";
+import { ConversationView, describe } from "./conversation.js";
+import { Desk } from "./desk.js";
+import { $, write } from "./dom.js";
+import { showHealth, showRecovered } from "./health.js";
+import { RawEvents } from "./rawevents.js";
+import { signIn } from "./signin.js";
+
+const raw = new RawEvents();
+let ask; // shows the form again, with a reason
+
+/** One admin's time in this window. */
+class Visit {
+	constructor(who) {
+		this.who = who;
+		this.selected = null;
+		this.reading = new Map(); // key -> sequence of the state for which CHAT_READ was sent
+		this.desk = new Desk(who, (what, ...about) => this[what]?.(...about));
+		this.list = new Chats(who.adminId, who.dealers.length > 1, {
+			select: (dealerId, groupId) => this.select(dealerId, groupId),
+			more: () => this.desk.listMore().catch((error) => this.error(error)),
+		});
+		this.view = new ConversationView(this.desk, () => this.deselect());
+		this.watch = () => this.read();
+		document.addEventListener("visibilitychange", this.watch);
+		write($("who"), `${who.adminId} of ${who.dealers.join(", ")}`);
+		for (const id of ["who", "sign-out", "columns"]) $(id).hidden = false;
+		showHealth({ state: "connecting" });
+		this.chats();
+		$("search").focus();
+	}
+
+	end(why) {
+		if (this.ended) return; // closing tells, too
+		this.ended = true;
+		document.removeEventListener("visibilitychange", this.watch);
+		this.desk.close();
+		this.view.end();
+		this.list.end();
+		for (const id of ["who", "sign-out", "columns"]) $(id).hidden = true;
+		showHealth({ state: "Not signed in" });
+		ask(why);
+	}
+
+	select(dealerId, groupId) {
+		this.selected = this.desk.conversation(dealerId, groupId);
+		$("columns").classList.add("in-chat");
+		this.view.select(this.selected);
+		raw.select(this.selected);
+		this.chats();
+		$("draft").focus();
+		this.read();
+	}
+
+	deselect() {
+		this.selected = null;
+		$("columns").classList.remove("in-chat");
+		this.view.select(null);
+		raw.select(null);
+		this.list.show();
+		$("chats").querySelector("[tabindex='0']")?.focus();
+	}
+
+	/** Says that the selected chat was read, if somebody can see it. */
+	async read() {
+		const c = this.selected;
+		const state = c && this.desk.stateOf(c);
+		if (!state?.unread || document.hidden || this.desk.state !== "live" || this.reading.get(c.key) === state.seq) return;
+		this.reading.set(c.key, state.seq);
+		try {
+			await this.desk.read(c);
+		} catch {
+			this.reading.delete(c.key); // next time, then
+		}
+	}
+
+	// What the desk tells.
+
+	health(about) {
+		if (about.state === "closed") return this.end(about.reason || "The connection was closed.");
+		showHealth(about);
+		if (about.state === "live") this.read();
+	}
+
+	ready({ session }) {
+		write($("who"), `${this.who.adminId} of ${this.who.dealers.join(", ")} · session ${session.slice(0, 8)} at ${location.host}`);
+	}
+
+	recovered(n) {
+		showRecovered(n);
+	}
+
+	error(error) {
+		this.view.problem(error.message);
+	}
+
+	chats() {
+		this.list.update(this.desk.chats(), this.selected?.key, this.desk.hasMore);
+		this.view.soon();
+		this.read();
+	}
+
+	event(e) {
+		raw.add(e);
+	}
+
+	conversation(c, e) {
+		if (c === undefined && this.selected) this.view.loadFirst();
+		if (c === undefined || c === this.selected) this.view.soon();
+		if (e) announce(e, c === this.selected ? "" : `in ${c.groupId}`, this.who.adminId);
+	}
+}
+
+/** Has what was said read out to who cannot see it. */
+function announce(e, where, me) {
+	const what = describe(e, me);
+	if (!what || what.kind === "me" || (where && what.kind !== "customer")) return;
+	write($("announce"), [what.who, where, what.text].filter(Boolean).join(where ? " " : ": "));
+}
+
+async function authOf() {
+	for (;;) {
+		try {
+			const answer = await fetch("/console.json");
+			return (await answer.json()).auth;
+		} catch {
+			showHealth({ state: "offline" });
+			await new Promise((resolve) => setTimeout(resolve, 2000));
+		}
+	}
+}
+
+let visit;
+$("sign-out").addEventListener("click", () => visit.end(""));
+const auth = await authOf();
+showHealth({ state: "Not signed in" });
+ask = signIn(auth, (who) => { visit = new Visit(who); });

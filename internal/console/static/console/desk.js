@@ -1,0 +1,205 @@
+// What an admin has before him, apart from how it looks: the connection, the chats and their states, the conversations
+// that were looked at, and what may be done to them.
+
+import { chatKey, connect } from "/sdk/telle.js";
+import { newId } from "./dom.js";
+
+const pageSize = 50;
+const mostUnseen = 50; // events of a conversation that nobody has looked at yet
+const mostSeen = 2000; // and of one that somebody has: past it,
+const mostKept = 200; // so many are kept
+
+/** One chat: its events by sequence, and what is on its way into it. */
+class Conversation {
+	constructor(dealerId, groupId) {
+		this.key = chatKey(dealerId, groupId);
+		this.dealerId = dealerId;
+		this.groupId = groupId;
+		this.events = new Map(); // sequence -> {event, data, seq, at}
+		this.pending = []; // {id, text, error}: replies that are not in the stream yet
+		this.forget();
+	}
+
+	/** What was read is not counted on any more. */
+	forget() {
+		this.events.clear();
+		this.loaded = false;
+		this.more = false;
+		this.before = undefined;
+	}
+
+	take(e) {
+		if (!this.events.has(e.seq)) this.events.set(e.seq, e);
+		const id = e.data.messageId;
+		if (id) this.pending = this.pending.filter((p) => p.id !== id);
+	}
+
+	/** Lets old events go, so that a page that is open for days does not grow. They can be loaded again. */
+	trim() {
+		if (this.events.size <= (this.loaded ? mostSeen : mostUnseen)) return;
+		const kept = this.loaded ? mostKept : mostUnseen;
+		const seqs = [...this.events.keys()].sort((a, b) => a - b);
+		for (const seq of seqs.slice(0, -kept)) this.events.delete(seq);
+		if (!this.loaded) return;
+		this.before = seqs.at(-kept);
+		this.more = true;
+	}
+
+	sorted() {
+		return [...this.events.values()].sort((a, b) => a.seq - b.seq);
+	}
+}
+
+/** Tells "health", "chats", "conversation" (a Conversation or, of all, undefined), "event" and "ended" to whom it was given. */
+export class Desk {
+	constructor(who, tell) {
+		this.who = who; // {dealers, adminId, token}
+		this.tell = tell;
+		this.conversations = new Map();
+		this.more = new Map(); // dealer -> whether it has chats that were not listed
+		this.state = "connecting";
+		this.chat = connect({
+			url: location.origin,
+			role: "admin",
+			backoff: { most: 15_000 }, // somebody waits
+			...(who.token ? { token: who.token } : { dealerId: who.dealers[0], adminId: who.adminId }),
+		});
+		this.listen();
+	}
+
+	listen() {
+		const on = (event, handler) => this.chat.on(event, handler);
+		on("state", (state, about) => {
+			this.state = state;
+			this.tell("health", { state, ...about });
+		});
+		on("ready", (ready) => {
+			for (const { dealerId, more } of ready.chats ?? []) this.more.set(dealerId, more);
+			this.tell("ready", ready);
+			this.tell("chats");
+		});
+		on("recovered", (n) => this.tell("recovered", n));
+		on("lost", () => this.reload());
+		on("expiring", ({ seconds }) => this.tell("error", new Error(`The token ends in ${seconds} s: then sign in with a new one.`)));
+		on("error", (error) => this.tell("error", error));
+		on("states", () => this.tell("chats"));
+		on("event", (e) => this.take(e));
+	}
+
+	close() {
+		this.chat.close();
+	}
+
+	get hasMore() {
+		return [...this.more.values()].includes(true);
+	}
+
+	/** Lists more chats of each dealer that has them. */
+	async listMore() {
+		for (const [dealerId, more] of this.more) {
+			if (more) this.more.set(dealerId, (await this.chat.more({ dealerId })).more);
+		}
+		this.tell("chats");
+	}
+
+	/** The states of all chats that are known. */
+	chats() {
+		return [...this.chat.chats.values()];
+	}
+
+	stateOf(conversation) {
+		return this.chat.chats.get(conversation.key);
+	}
+
+	conversation(dealerId, groupId) {
+		const key = chatKey(dealerId, groupId);
+		if (!this.conversations.has(key)) this.conversations.set(key, new Conversation(dealerId, groupId));
+		return this.conversations.get(key);
+	}
+
+	take({ event, data, seq }) {
+		const e = { event, data, seq, at: Date.now() };
+		this.tell("event", e);
+		const dealerId = String(data.dealerId);
+		if (data.groupId === undefined) { // for all chats of the dealer
+			for (const c of this.conversations.values()) if (c.dealerId === dealerId) this.add(c, e);
+			return;
+		}
+		this.add(this.conversation(dealerId, String(data.groupId)), e);
+	}
+
+	add(conversation, e) {
+		conversation.take(e);
+		conversation.trim();
+		this.tell("conversation", conversation, e);
+	}
+
+	/** What was missed cannot be told event by event: read again what is looked at. */
+	reload() {
+		for (const c of this.conversations.values()) c.forget();
+		this.tell("conversation");
+	}
+
+	/** Reads a conversation back: its end, or what comes before what is there. */
+	async load(conversation) {
+		const { dealerId, groupId, before, loaded } = conversation;
+		const page = await this.chat.history({ dealerId, groupId, limit: pageSize, ...(loaded && before ? { before } : {}) });
+		for (const e of page.events) conversation.take(e);
+		conversation.loaded = true;
+		conversation.more = page.more;
+		conversation.before = page.before;
+		this.tell("conversation", conversation);
+	}
+
+	about(conversation, more = {}) {
+		return { dealerId: conversation.dealerId, groupId: conversation.groupId, adminId: this.who.adminId, ...more };
+	}
+
+	mute(conversation, muted) {
+		return this.chat.send("MUTE_STATE", this.about(conversation, { type: "MUTE_STATUS", muted }));
+	}
+
+	/** Mutes the bot if nobody else has done so since its state was shown: of two who click at once, one has the chat. */
+	takeOver(conversation) {
+		const owner = this.stateOf(conversation)?.adminId || null;
+		return this.chat.send("MUTE_STATE", this.about(conversation, { type: "MUTE_STATUS", muted: true, ifOwner: owner }));
+	}
+
+	closeChat(conversation) {
+		return this.chat.send("CLOSE_CHAT", this.about(conversation, { type: "CLOSE_CHAT" }));
+	}
+
+	read(conversation) {
+		return this.chat.send("CHAT_READ", this.about(conversation, { type: "CHAT_READ" }));
+	}
+
+	system(conversation, message, toAll) {
+		const data = this.about(conversation, { type: "SYS_MSG", user: "admin", message });
+		if (toAll) delete data.groupId;
+		return this.chat.send("SYS_MESSAGE", data);
+	}
+
+	reply(conversation, text) {
+		const pending = { id: newId(), text, error: "" };
+		conversation.pending.push(pending);
+		return this.send(conversation, pending);
+	}
+
+	/** Sends a reply, for the first time or again: the same id is stored once. */
+	async send(conversation, pending) {
+		pending.error = "";
+		this.tell("conversation", conversation);
+		try {
+			await this.chat.send("CHAT_MESSAGE",
+				this.about(conversation, { type: "CHAT_MSG", user: "admin", message: pending.text, messageId: pending.id }));
+		} catch (error) {
+			pending.error = error.message;
+		}
+		this.tell("conversation", conversation);
+	}
+
+	discard(conversation, pending) {
+		conversation.pending = conversation.pending.filter((p) => p !== pending);
+		this.tell("conversation", conversation);
+	}
+}

@@ -1,0 +1,82 @@
+// Who one is: what a person types, what stands behind the address, or what this window remembers.
+
+import { $, write } from "./dom.js";
+
+const remembered = "telle-console";
+
+/** What a token says, unchecked: the router checks it. */
+function claimsOf(token) {
+	try {
+		const part = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
+		return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(part), (c) => c.charCodeAt(0))));
+	} catch {
+		return null;
+	}
+}
+
+/** Makes of what is known who one is: {dealers, adminId, token}. Throws what is missing, in words. */
+function identity(auth, { dealer, admin, token }) {
+	if (auth !== "jwt") {
+		if (!dealer) throw new Error("Say which dealer's chats you want to see.");
+		if (!admin) throw new Error("Say under which id you act.");
+		return { dealers: [dealer], adminId: admin };
+	}
+	const claims = claimsOf(token ?? "");
+	if (!claims) throw new Error("That is not a token.");
+	if (claims.role !== "admin") throw new Error("That is not the token of an admin.");
+	const adminId = claims.adminId === undefined ? admin : String(claims.adminId);
+	if (!adminId) throw new Error("The token does not say who you are: say under which id you act.");
+	return { dealers: [claims.dealerId].flat().map(String), adminId, token };
+}
+
+/** What stands behind the address, which must not stay there: it may be a token. */
+function fromAddress() {
+	const said = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+	if (location.hash) history.replaceState(null, "", location.pathname + location.search);
+	return said.token || said.dealer ? said : null;
+}
+
+/** Asks who one is, at once or by the form, and calls enter with it. Returns what asks again. */
+export function signIn(auth, enter) {
+	const form = $("sign-in-form");
+	const show = (why) => {
+		sessionStorage.removeItem(remembered);
+		$("sign-in").hidden = false;
+		write($("sign-in-error"), why);
+		form.elements[auth === "jwt" ? "token" : "dealer"].focus();
+	};
+	const use = (said) => {
+		const who = identity(auth, said); // throws
+		sessionStorage.setItem(remembered, JSON.stringify(said));
+		$("sign-in").hidden = true;
+		form.elements.token.value = "";
+		enter(who);
+	};
+	const attempt = (said) => {
+		try {
+			use(said);
+		} catch (error) {
+			show(error.message);
+		}
+	};
+	prepare(auth);
+	form.addEventListener("submit", (e) => {
+		e.preventDefault();
+		const value = (name) => form.elements[name].value.trim();
+		attempt({ dealer: value("dealer"), admin: value("admin"), token: value("token") });
+	});
+	const said = fromAddress() ?? JSON.parse(sessionStorage.getItem(remembered) ?? "null");
+	if (said) attempt(said);
+	else show("");
+	return show;
+}
+
+function prepare(auth) {
+	$("sign-in-none").hidden = auth === "jwt";
+	$("sign-in-jwt").hidden = auth !== "jwt";
+	write($("sign-in-hint"), {
+		jwt: "This router asks for a token. It stays in this window.",
+		none: "This router believes everybody (--auth none). For a first look take dealer d1 and admin a1, and in another window a2.",
+	}[auth] ?? "This router lets nobody in: it was started without --auth.");
+	write($("admin-hint"), auth === "jwt" ? "Only if the token does not say it." : "Such as a1: chats that you take over bear it.");
+}

@@ -1,0 +1,219 @@
+// For everybody: by keyboard, in light and dark, in any window, and for who does not see it.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { Admin, becomes, until } from "./kit.mjs";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** Fails if axe-core finds a fault that keeps somebody from something. */
+async function faultless(page, where) {
+	for (const colorScheme of ["light", "dark"]) {
+		await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+		if (!await page.evaluate(() => "axe" in window)) await page.evaluate(axe);
+		const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+		const bad = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+		assert.deepEqual(bad.map((v) => `${v.id}: ${v.nodes.map((n) => `${n.target} ${n.failureSummary}`).join("; ")}`), [], `${where}, ${colorScheme}`);
+	}
+}
+
+/** Nothing is cut off sideways. */
+async function fits(page, where) {
+	for (const width of [1280, 800, 400]) {
+		await page.setViewportSize({ width, height: 800 });
+		const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+		assert.ok(wide <= width, `${where} is ${wide} wide in a window of ${width}`);
+	}
+	await page.setViewportSize({ width: 1280, height: 800 });
+}
+
+async function noAccessibilityFault(world) {
+	const [dealer, group] = ["access", "g1"];
+	const form = await world.open("form", `${world.routers[0]}/`);
+	await form.getByRole("button", { name: "Sign in" }).click(); // so that its error shows
+	await faultless(form, "sign-in");
+	await fits(form, "sign-in");
+	const empty = await world.admin(0, "nobody's", "a1");
+	await faultless(empty.page, "console, no chats");
+
+	const customer = await world.customer(2, dealer, group);
+	await faultless(customer.page, "widget, closed");
+	await customer.say("hello");
+	await world.bot(dealer, group, "I am the bot");
+	await customer.sees("I am the bot");
+	const a1 = await world.admin(0, dealer, "a1");
+	await faultless(a1.page, "console, nothing selected");
+	await a1.select(group);
+	await a1.sees("hello");
+	await a1.button("Take over").click();
+	await a1.says(/you have the chat/);
+	await a1.reply("I am a person");
+	await customer.sees("I am a person");
+	await a1.page.locator("#events summary").first().click();
+	await becomes("nothing to be on its way", () => a1.page.locator("#lines .fate").count(), 0);
+	await faultless(a1.page, "console, a chat selected");
+	await fits(a1.page, "console");
+	await faultless(customer.page, "widget, open");
+	await fits(customer.page, "widget");
+	await world.picture("dark");
+	await a1.button("System message").click();
+	await faultless(a1.page, "console, the dialog open");
+
+	const narrow = await world.admin(1, dealer, "a2", { context: { viewport: { width: 400, height: 800 } } });
+	await narrow.select(group);
+	await narrow.sees("hello");
+	await faultless(narrow.page, "console, narrow");
+	await narrow.button("Chats").click();
+	await narrow.chat(group).waitFor();
+}
+
+/** The main story without a mouse. */
+async function byKeyboardAlone(world) {
+	const dealer = "keys";
+	const page = await world.open("a1", `${world.routers[0]}/`);
+	const key = (...keys) => keys.reduce((before, k) => before.then(() => page.keyboard.press(k)), Promise.resolve());
+	const type = (text) => page.keyboard.type(text);
+	const focused = (what, wanted) => becomes(`the focus to be on ${what}`, () => page.evaluate(() => document.activeElement.id || document.activeElement.className), wanted);
+	await focused("the first field", "dealer");
+	await type(dealer);
+	await key("Tab");
+	await type("a1");
+	await key("Enter");
+	const a1 = new Admin(page, "a1");
+	await a1.health("live");
+	await focused("the search", "search");
+
+	for (const group of ["g1", "g2", "g3"]) {
+		const window = await world.open(`customer of ${group}`, `${world.routers[2]}/widget?${new URLSearchParams({ dealer, group })}`);
+		await window.locator("#telle-chat .opener").waitFor();
+		await tabTo(window, ".opener");
+		await window.keyboard.press("Enter");
+		await window.keyboard.type(`I am in ${group}`);
+		await window.keyboard.press("Enter");
+		await a1.marks(group, /1 unread message/);
+		await window.keyboard.press("Escape");
+		await becomes("the focus to be back on what opens it", () => window.evaluate(() => document.activeElement.shadowRoot?.activeElement?.className), "opener");
+	}
+
+	// The latest is first: g3, g2, g1.
+	await key("Tab", "Tab");
+	await focused("the list", "chat online");
+	await key("ArrowDown", "ArrowDown", "ArrowDown", "ArrowUp", "Home", "End");
+	await key("Enter");
+	await becomes("g1 to be selected", () => page.locator("#chat-title").textContent(), "g1");
+	await focused("the reply", "draft");
+	await a1.sees("I am in g1");
+	await type("first line");
+	await key("Shift+Enter");
+	await type("second line");
+	await key("Enter");
+	await a1.sees("first line\nsecond line");
+
+	const press = async (name) => {
+		await tabTo(page, `#${name}`, "Shift+Tab");
+		await key("Enter");
+	};
+	await press("mute");
+	await a1.says(/you have the chat/);
+	await focused("the button still", "mute");
+	await key("Enter");
+	await a1.says(/the bot speaks/);
+	await key("Tab");
+	await focused("take over", "take");
+	await key("Enter");
+	await a1.says(/you have the chat/);
+	await focused("the button still", "take");
+
+	await tabTo(page, "#system", "Tab");
+	await key("Enter");
+	await focused("the dialog's field", "system-text");
+	await key("Escape");
+	await focused("what opened it", "system");
+	await key("Enter");
+	await type("by keyboard");
+	await key("Tab", "ArrowDown", "Tab", "Tab", "Enter");
+	await a1.sees("by keyboard");
+
+	await press("close");
+	await a1.says(/closed/);
+	await tabTo(page, "#pause", "Tab");
+	await key("Space");
+	await until("the events to stand still", async () => /^Paused/.test(await page.locator("#pause").textContent()));
+	// What is new is read out, to who does not see it.
+	await until("what was said to be read out", async () => (await page.locator("#announce").textContent()).length > 0);
+}
+
+/** Presses Tab until an element has the focus, as a person would. */
+async function tabTo(page, selector, tab = "Tab") {
+	for (let i = 0; i < 60; i++) {
+		if (await page.evaluate((s) => (document.activeElement.shadowRoot?.activeElement ?? document.activeElement).matches(s), selector)) return;
+		await page.keyboard.press(tab);
+	}
+	throw new Error(`${tab} does not lead to ${selector}`);
+}
+
+/** A router that asks for tokens. */
+async function withTokens(world) {
+	const [dealer, group] = ["jwt", "g1"];
+	const base = world.routers[3];
+	const token = await world.ask("token", "admin", dealer, "a1");
+	const page = await world.open("a1", `${base}/#token=${token}`);
+	const a1 = new Admin(page, "a1");
+	await a1.health("live");
+	assert.equal(page.url(), `${base}/`, "the token stays in the address");
+	await page.reload();
+	await a1.health("live");
+
+	const site = await world.open("customer", `${base}/widget?dealer=${dealer}`);
+	const opener = site.locator("#telle-chat .opener");
+	await opener.click();
+	await until("the widget to say that a token is missing", async () => /Paste a token first/.test(await site.locator("#telle-chat .state").textContent()));
+	await site.keyboard.press("Escape");
+	await site.getByRole("textbox", { name: "Token of a customer" }).fill(await world.ask("token", "customer", dealer, group));
+	await site.getByRole("button", { name: "Use it" }).click();
+	await opener.click();
+	await site.getByRole("textbox", { name: "Message" }).fill("I have a token");
+	await site.keyboard.press("Enter");
+	await a1.marks(group, /1 unread message/);
+	await a1.select(group);
+	await a1.sees("I have a token");
+	await world.picture("tokens");
+
+	await page.getByRole("button", { name: "Sign out" }).click();
+	await page.getByRole("textbox", { name: "Token of an admin" }).fill("nonsense");
+	await page.getByRole("button", { name: "Sign in" }).click();
+	await becomes("what is wrong to be said", () => page.locator("#sign-in-error").textContent(), "That is not a token.");
+	const forged = token.replace(/\.[^.]*$/, `.${"A".repeat(43)}`);
+	await page.getByRole("textbox", { name: "Token of an admin" }).fill(forged);
+	await page.getByRole("button", { name: "Sign in" }).click();
+	await until("the router's word", async () => (await page.locator("#sign-in-error").textContent()).length > 10 && await page.locator("#columns").isHidden());
+	assert.equal(await page.evaluate(() => sessionStorage.length), 0, "a token that does not count is kept");
+}
+
+/** One line on the page of another origin, which allows next to nothing. */
+async function onADealersOwnSite(world) {
+	const admin = await world.open("a1", `${world.routers[3]}/#token=${await world.ask("token", "admin", "dealer", "a1")}`);
+	const a1 = new Admin(admin, "a1");
+	await a1.health("live");
+	const site = await world.open("customer", await world.ask("dealer"));
+	await site.getByRole("button", { name: "Ask us" }).click();
+	await site.getByRole("textbox", { name: "Message" }).fill("I am Anna");
+	await site.keyboard.press("Enter");
+	await a1.marks("anna", /1 unread message/);
+	await a1.select("anna");
+	await a1.sees("I am Anna");
+	await a1.reply("Hello Anna");
+	await until("the answer", async () => (await site.locator("#telle-chat li").allTextContents()).some((t) => t.includes("Hello Anna")));
+	// Its styles came along, though the page forbids them.
+	assert.equal(await site.locator("#telle-chat .all").evaluate((e) => getComputedStyle(e).position), "fixed");
+	assert.equal(await site.locator("#telle-chat .panel").evaluate((e) => getComputedStyle(e).backgroundColor), "rgb(26, 30, 37)");
+	await world.picture("dealer");
+}
+
+export const scenarios = {
+	"on a dealer's own site": onADealersOwnSite,
+	"no accessibility fault": noAccessibilityFault,
+	"by keyboard alone": byKeyboardAlone,
+	"with tokens": withTokens,
+};
