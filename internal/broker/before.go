@@ -67,10 +67,6 @@ func (b *Broker) before(ctx context.Context, c subjects.Conversation, before uin
 		if l.end, err = l.placeAt(ctx, before); err != nil {
 			return nil, false, err
 		}
-		l.end.seq = before
-	}
-	if l.first.seq >= l.end.seq {
-		return nil, false, nil
 	}
 	return l.page(ctx, bytes)
 }
