@@ -16,13 +16,13 @@ func TestAChatbotThatComesBackKnowsThatItIsMuted(t *testing.T) {
 	s.redis.Publish(channel, said("d1", "g1", "still there?"))
 	const muted = `{"type":"MUTE_STATUS","dealerId":"d1","groupId":"g1","adminId":"a1","muted":true}`
 	admin.wants("MUTE_STATE", muted)
-	for round := range 2 {
+	for round, with := range [][]kind{kinds, {js48}} {
 		if round > 0 {
 			s.terminate()
 			s.start()
 		}
 		d := &drivers{t: t}
-		for i, k := range kinds {
+		for i, k := range with {
 			bot := d.dial(k, to(s.routers[i%2], as("role", "service", "dealerId", "d1", "groupId", "g1"), nil))
 			bot.wantsBare("MUTE_STATE", muted)
 			late := d.dial(k, to(s.routers[i%2], as("role", "service", "dealerId", "d1"), []string{"websocket"}))
