@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -107,11 +106,10 @@ func (s *states) keysOf(ctx context.Context, keys ...string) (kept, error) {
 	}
 	found := kept{of: make(map[subjects.Conversation]snapshot, len(keys))}
 	stream := s.incarnation()
-	var bad error
 	var end ending
 	err := s.bucket.whileMay(ctx, func(ctx context.Context) (err error) {
 		end, err = s.askOf(ctx, s.bucket.stream(), q, func(m *nats.Msg, seq uint64) {
-			bad = errors.Join(bad, found.add(strings.TrimPrefix(stamp(m, "Nats-Subject"), s.bucket.subject("")), stream, m, seq))
+			found.add(strings.TrimPrefix(stamp(m, "Nats-Subject"), s.bucket.subject("")), stream, m, seq)
 		})
 		return err
 	})
@@ -123,36 +121,30 @@ func (s *states) keysOf(ctx context.Context, keys ...string) (kept, error) {
 	case end.more > 0:
 		return kept{}, errHole // it is longer than states are
 	}
-	return found, bad
+	return found, nil
 }
 
-// add takes in what is kept under a key.
-func (k *kept) add(key, stream string, m *nats.Msg, seq uint64) error {
+// add takes in what is kept under a key. What cannot be read counts as not there.
+func (k *kept) add(key, stream string, m *nats.Msg, seq uint64) {
 	counts := m.Header.Get(headerKVOp) == "" && m.Header.Get(headerOfStream) == stream
 	if key == stateMarkKey {
 		k.rev = seq
-		if !counts {
-			return nil
+		var mark stateMark
+		if counts && json.Unmarshal(m.Data, &mark) == nil {
+			k.mark = mark
 		}
-		return k.bad(key, json.Unmarshal(m.Data, &k.mark))
+		return
 	}
 	c, err := subjects.ParseKey(key)
 	if err != nil || c.Group == "" {
-		return nil // somebody else has put it there
+		return // somebody else has put it there
 	}
 	found := snapshot{rev: seq}
-	if counts {
-		err = json.Unmarshal(m.Data, &found.state)
+	var state events.State
+	if counts && json.Unmarshal(m.Data, &state) == nil {
+		found.state = state
 	}
 	k.of[c] = found
-	return k.bad(key, err)
-}
-
-func (k *kept) bad(key string, err error) error {
-	if err != nil {
-		err = fmt.Errorf("bucket %s: key %s: %w", StateBucket, key, err)
-	}
-	return err
 }
 
 // scansAtOnce is how many conversations are read at a time.

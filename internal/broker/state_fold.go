@@ -159,8 +159,8 @@ func (f *fold) readMark(ctx context.Context) (mark stateMark, err error) {
 	if f.rev = m.Seq; errors.Is(err, errNone) {
 		return mark, nil
 	}
-	if err == nil && len(m.Data) > 0 { // else somebody has deleted it
-		err = json.Unmarshal(m.Data, &mark)
+	if err == nil && json.Unmarshal(m.Data, &mark) != nil {
+		mark = stateMark{} // somebody has deleted it, or put something else there
 	}
 	return mark, err
 }

@@ -475,3 +475,31 @@ func BenchmarkStates(b *testing.B) {
 		}
 	})
 }
+
+// What somebody else has put into the bucket is no state, and holds nobody up.
+func TestNonsenseInTheBucketOfStatesCountsAsNotThere(t *testing.T) {
+	t.Parallel()
+	const chats = 5
+	s := startServer(t)
+	b := runReady(t, s.ClientURL())
+	stop := b.fold(t)
+	c := connect(t, s)
+	c.happen(t, chats, 100)
+	b.wantFolded(t, c, chats)
+	stop()
+	stream := b.incarnation()
+	for _, key := range []string{"through", chat(0).Key(), chat(1).Key()} {
+		m := nats.NewMsg("$KV." + StateBucket + "." + key)
+		m.Data = []byte("nonsense")
+		if key != chat(1).Key() { // as nats kv put does it
+			m.Header.Set(headerOfStream, stream)
+		}
+		if _, err := c.JetStream.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.wantRead(t, c, chats)
+	b.fold(t)
+	c.happen(t, chats, 100)
+	b.wantFolded(t, c, chats)
+}
