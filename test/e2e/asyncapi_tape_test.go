@@ -233,7 +233,12 @@ func (c *taped) request(event, data string, wrong bool) tapedFrame {
 	c.asked++
 	id := fmt.Sprint(c.asked)
 	c.send(event, data, id, wrong)
-	return c.until(func(f tapedFrame) bool { return f.id == id }, "the answer to "+event)
+	return c.answer(id)
+}
+
+func (c *taped) answer(id string) tapedFrame {
+	c.t.Helper()
+	return c.until(func(f tapedFrame) bool { return f.id == id }, "the answer to "+id)
 }
 
 // hears waits for a frame of a name, if there is none that nobody has waited for yet.

@@ -129,7 +129,7 @@ func TestDevCarriesAnEventFromRedisToEverySocket(t *testing.T) {
 	d.clients = clients
 	d.signal(syscall.SIGINT)
 	for _, c := range clients {
-		c.conn.CloseRead(t.Context())
+		c.discard()
 	}
 	if code := d.exitCode(); code != 0 {
 		t.Errorf("telle dev ended with %d after Ctrl-C", code)
@@ -146,7 +146,7 @@ func TestDevKeepsItsData(t *testing.T) {
 		if f := customer.wants("CHAT_MESSAGE", asChat(said("d1", "g1", "hello"))); f.Seq != uint64(n) {
 			t.Errorf("sequence %d in run %d", f.Seq, n)
 		}
-		customer.conn.CloseRead(t.Context())
+		customer.discard()
 		d.signal(os.Interrupt)
 		if code := d.exitCode(); code != 0 {
 			t.Errorf("telle dev ended with %d", code)

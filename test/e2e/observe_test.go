@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"slices"
@@ -144,9 +143,7 @@ func TestMetricsMoveWithWhatHappens(t *testing.T) {
 	}
 	customer.asks("customer_message", strings.Replace(said("d1", "g1", "four"), `"bot"`, `"customer"`, 1))
 	admin.next()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	leaving.conn.CloseRead(ctx)
+	leaving.discard()
 	_ = leaving.conn.Close(websocket.StatusNormalClosure, "")
 
 	for series, want := range map[string]float64{

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -291,9 +290,7 @@ func TestSIGHUPReloadsTheLogLevel(t *testing.T) {
 	end := func() {
 		t.Helper()
 		c := dial(t, router, as("role", "customer", "dealerId", "d1", "groupId", "g1"))
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		c.conn.CloseRead(ctx)
+		c.discard()
 		_ = c.conn.Close(websocket.StatusNormalClosure, "")
 	}
 	end()

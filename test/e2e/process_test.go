@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -141,7 +140,7 @@ func (p *program) post(query, body string) (status int, answer string) {
 func (p *program) terminate() {
 	p.t.Helper()
 	for _, c := range p.clients {
-		c.conn.CloseRead(context.Background()) // it answers when it is closed
+		c.discard() // so it answers when it is closed
 	}
 	p.signal(syscall.SIGTERM)
 	if code := p.exitCode(); code != 0 {

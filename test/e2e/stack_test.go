@@ -194,6 +194,16 @@ func as(pairs ...string) url.Values {
 	return v
 }
 
+// discard reads what comes, so that pings and a close are answered, until the
+// connection ends. (CloseRead would wait 15 s for itself if there came a message.)
+func (c *client) discard() {
+	go func() {
+		for err := error(nil); err == nil; {
+			_, _, err = c.conn.Read(context.Background())
+		}
+	}()
+}
+
 func (c *client) next() frame {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
