@@ -31,9 +31,9 @@ func (b *Broker) newBucket(name string, config func(chat jetstream.StreamConfig)
 	return k
 }
 
-// errMayNotUse is what comes of a configuration of NATS that is from before there was the
+// ErrMayNotUse is what comes of a configuration of NATS that is from before there was a
 // bucket.
-var errMayNotUse = errors.New("this login may not use the bucket")
+var ErrMayNotUse = errors.New("this login may not use the bucket")
 
 // isRefused reports whether an error, which NATS reports aside, says that the bucket may not
 // be used. What was asked for is never answered then.
@@ -48,13 +48,13 @@ func (k *bucket) isRefused(err error) bool {
 func (k *bucket) whileMay(ctx context.Context, do func(context.Context) error) error {
 	may := k.may.now()
 	if may.Err() != nil {
-		return fmt.Errorf("%w %s", errMayNotUse, k.name)
+		return fmt.Errorf("%w %s", ErrMayNotUse, k.name)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(may, func() { cancel(fmt.Errorf("%w %s", errMayNotUse, k.name)) })()
+	defer context.AfterFunc(may, func() { cancel(fmt.Errorf("%w %s", ErrMayNotUse, k.name)) })()
 	err := do(ctx)
-	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errMayNotUse) {
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrMayNotUse) {
 		return cause
 	}
 	return err
@@ -165,7 +165,7 @@ func (k *bucket) prepare(ctx context.Context) bool {
 	if err != nil {
 		k.log.Debug("bucket cannot be made yet", "bucket", k.name, "error", err)
 	}
-	return err == nil || errors.Is(err, errMayNotUse)
+	return err == nil || errors.Is(err, ErrMayNotUse)
 }
 
 func (k *bucket) make(ctx context.Context) (jetstream.Stream, error) {

@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// PresenceBucket is the key-value bucket in which processes keep who is there:
-// `nats kv ls TELLE_PRESENCE`.
+// PresenceBucket is the key-value bucket in which processes keep who is there. Operators
+// ask by `nats req telle.presence.<dealer>`.
 const PresenceBucket = "TELLE_PRESENCE"
 
 const (
@@ -54,18 +54,28 @@ type PresenceWritten struct {
 }
 
 // WritePresence makes changes, side by side, but those of one key in their order, and
-// waits until the bucket has answered to all, for some seconds. After an error that is not
-// [ErrTaken] a change may have been made, or not.
+// waits until the bucket has answered to all, for some seconds. After an error that is neither
+// [ErrTaken] nor [ErrMayNotUse] a change may have been made, or not.
 func (b *Broker) WritePresence(ctx context.Context, writes []PresenceWrite) []PresenceWritten {
 	done := make([]PresenceWritten, len(writes))
 	ctx, cancel := context.WithTimeoutCause(ctx, presenceIn, errSilent)
 	defer cancel()
-	if err := b.hasPresence(ctx); err != nil {
+	err := b.presence.whileMay(ctx, func(ctx context.Context) error {
+		if err := b.hasPresence(ctx); err != nil {
+			return err
+		}
+		b.writePresence(ctx, writes, done)
+		return nil
+	})
+	if err != nil {
 		for i := range done {
 			done[i].Err = err
 		}
-		return done
 	}
+	return done
+}
+
+func (b *Broker) writePresence(ctx context.Context, writes []PresenceWrite, done []PresenceWritten) {
 	ends := make([]<-chan PresenceWritten, len(writes))
 	for i, w := range writes {
 		reply, ended, forget := b.keeper.await(b.readPresenceAck)
@@ -76,7 +86,6 @@ func (b *Broker) WritePresence(ctx context.Context, writes []PresenceWrite) []Pr
 		}
 	}
 	b.awaitPresence(ctx, ends, done)
-	return done
 }
 
 func (b *Broker) awaitPresence(ctx context.Context, ends []<-chan PresenceWritten, done []PresenceWritten) {
@@ -173,10 +182,14 @@ func (b *Broker) PresenceOf(ctx context.Context, filters ...string) (all []Prese
 func (b *Broker) readPresence(ctx context.Context, q question) (all []PresenceEntry, more int, err error) {
 	q.Batch, q.MaxBytes = presenceRead, presenceBytes
 	var mu sync.Mutex // take may be called after an error
-	end, err := b.askOf(ctx, b.presence.stream(), q, func(m *nats.Msg, seq uint64) {
-		mu.Lock()
-		defer mu.Unlock()
-		all = append(all, b.presenceEntry(m, seq))
+	var end ending
+	err = b.presence.whileMay(ctx, func(ctx context.Context) (err error) {
+		end, err = b.askOf(ctx, b.presence.stream(), q, func(m *nats.Msg, seq uint64) {
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, b.presenceEntry(m, seq))
+		})
+		return err
 	})
 	mu.Lock()
 	defer mu.Unlock()

@@ -232,3 +232,28 @@ func TestOneOfManyIsAlone(t *testing.T) {
 		}
 	}
 }
+
+// With permissions from before there was the bucket NATS is asked for it only once.
+func TestWherePresenceMayNotBeKeptNobodyAsksAgain(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t, `authorization { users: [
+		{ user: high, password: p }
+		{ user: low, password: p, permissions: { publish: { deny: [ "$JS.API.STREAM.*.KV_TELLE_PRESENCE", "$JS.API.*.GET.KV_TELLE_PRESENCE", "$KV.TELLE_PRESENCE.>" ] } } } ] }`)
+	b := runReady(t, s.ClientURL(), byUser("low"))
+	put := func() error {
+		return b.WritePresence(t.Context(), []PresenceWrite{{Key: "process.p1", Value: []byte("{}")}})[0].Err
+	}
+	testkit.Eventually(t, "NATS to refuse", func() bool { return errors.Is(put(), ErrMayNotUse) })
+	before := b.Stats().Errors
+	for range 100 {
+		if err := put(); !errors.Is(err, ErrMayNotUse) {
+			t.Fatalf("a write ends with %v", err)
+		}
+		if _, err := b.ReadPresence(t.Context(), 0); !errors.Is(err, ErrMayNotUse) {
+			t.Fatalf("reading ends with %v", err)
+		}
+	}
+	if n := b.Stats().Errors; n != before {
+		t.Errorf("NATS has refused %d times, then %d", before, n)
+	}
+}

@@ -114,7 +114,7 @@ func (s *states) keysOf(ctx context.Context, keys ...string) (kept, error) {
 		return err
 	})
 	switch {
-	case errors.Is(err, errNoStream), errors.Is(err, errMayNotUse):
+	case errors.Is(err, errNoStream), errors.Is(err, ErrMayNotUse):
 		return kept{of: map[subjects.Conversation]snapshot{}}, nil
 	case err != nil:
 		return kept{}, err // and what was found may still grow

@@ -25,7 +25,6 @@ type CounterConfig struct {
 	FlushEvery time.Duration // how often changes are written; 0: [FlushEvery]
 	BeatEvery  time.Duration // how often the process shows that it lives
 	BeatTTL    time.Duration // how long it counts as living after that
-	KeepLeft   time.Duration // how long it is told that customers have gone, where others stay; longer than it takes to look after that
 
 	Log *slog.Logger
 }
@@ -35,8 +34,8 @@ const (
 	// written as one.
 	FlushEvery = 250 * time.Millisecond
 
-	// TombstoneTTL is how long it is kept that customers have gone, when no process
-	// looks after that.
+	// TombstoneTTL is how long it is kept that customers have gone, whether others stay or
+	// not. By then some process has looked after that, or history tells nobody any more.
 	TombstoneTTL = 24 * time.Hour
 
 	writesAtOnce = 1000 // how many are under way
@@ -62,6 +61,8 @@ type Counter struct {
 	here  map[subjects.Conversation]*chat
 	dirty []subjects.Conversation // those of here whose dirty is set, once
 	next  chan struct{}           // closed when something more has been written, or has failed
+
+	forbidden error // what the last write ended with, if that was ErrForbidden
 }
 
 // A chat is a conversation as this process has it.
@@ -168,16 +169,20 @@ func tell(holdsOne chan struct{}) {
 	}
 }
 
-// Kept waits until the store has what was counted of a conversation, or ctx ends. What
-// depends on that outlives the process only after it.
+// Kept waits until the store has what was counted of a conversation, or ctx ends, but not
+// for a store that takes nothing of this process ([ErrForbidden]). What depends on that
+// outlives the process only after it.
 func (c *Counter) Kept(ctx context.Context, of subjects.Conversation) error {
 	for {
 		c.mu.Lock()
-		one, next := c.here[of], c.next
+		one, next, forbidden := c.here[of], c.next, c.forbidden
 		kept := one == nil || !one.dirty && !one.flying
 		c.mu.Unlock()
 		if kept {
 			return nil
+		}
+		if forbidden != nil {
+			return forbidden
 		}
 		tell(c.now)
 		select {
@@ -326,7 +331,7 @@ func (c *Counter) take() (of []subjects.Conversation, writes []Write) {
 // entry returns what the store is to have of a conversation.
 func (c *Counter) entry(to subjects.Conversation, one *chat) Write {
 	w := Write{Key: place{to, c.cfg.Process}.key()}
-	v := one.value(c.cfg.KeepLeft)
+	v := one.value()
 	switch {
 	case v.Customers > 0 || v.others():
 		w.Value = encode(v)
@@ -336,7 +341,9 @@ func (c *Counter) entry(to subjects.Conversation, one *chat) Write {
 	return w
 }
 
-func (o *chat) value(keepLeft time.Duration) Value {
+// value says that customers have gone until one comes: who counts does not know whether
+// anybody has looked after that.
+func (o *chat) value() Value {
 	v := Value{Customers: int(o.customers), Services: int(o.services)}
 	if len(o.admins) > 0 {
 		v.Admins = make(map[string]int, len(o.admins))
@@ -344,7 +351,7 @@ func (o *chat) value(keepLeft time.Duration) Value {
 			v.Admins[id] = int(n)
 		}
 	}
-	if left := time.Unix(0, o.left); o.left != 0 && (!v.others() || time.Since(left) < keepLeft) {
+	if left := time.Unix(0, o.left); o.left != 0 && time.Since(left) < TombstoneTTL {
 		v.Left = left.UTC()
 	}
 	return v
@@ -358,12 +365,16 @@ func (c *Counter) write(ctx context.Context, of []subjects.Conversation, writes 
 		close(c.next)
 		c.next = make(chan struct{})
 	}()
+	c.forbidden = nil
 	for i, to := range of {
 		one := c.here[to]
 		one.flying = false
 		if err := done[i].Err; err != nil {
 			failed = err
 			c.failed.Add(1)
+			if errors.Is(err, ErrForbidden) {
+				c.forbidden = err
+			}
 			c.touch(to, one)
 			continue
 		}

@@ -2,6 +2,7 @@ package presence
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -270,4 +271,27 @@ func BenchmarkComeAndGo(b *testing.B) {
 		c.Came(chats[i%len(chats)], Customer, "")
 		c.Went(chats[i%len(chats)], Customer, "")
 	}
+}
+
+func TestNobodyWaitsForAStoreThatTakesNothingOfUs(t *testing.T) {
+	bubble(t, func(s *site) {
+		r := s.router("p1")
+		s.after(time.Second)
+		s.bucket.forbids(true)
+		r.Came(chatOf("g1"), Customer, "")
+		began := time.Now()
+		for range 10 {
+			ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+			defer cancel()
+			if err := r.Kept(ctx, chatOf("g1")); !errors.Is(err, ErrForbidden) {
+				t.Fatalf("Kept returns %v", err)
+			}
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+		s.bucket.forbids(false)
+		s.after(time.Second)
+		s.bucket.wantsCounts(t, keyOf("g1", "p1"), "1 0 map[]")
+	})
 }

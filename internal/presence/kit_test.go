@@ -26,6 +26,7 @@ var errAway = errors.New("the store is away")
 type bucket struct {
 	mu      sync.Mutex
 	away    bool
+	forbid  bool // writing
 	last    uint64
 	held    map[string]held // by key: the last of each, as the bucket has a history of 1
 	calls   int             // of Write
@@ -50,6 +51,8 @@ func (b *bucket) Write(_ context.Context, writes []Write) []Written {
 		switch {
 		case b.away:
 			done[i].Err = errAway
+		case b.forbid:
+			done[i].Err = ErrForbidden
 		case w.Instead != nil && b.held[w.Key].Revision != *w.Instead:
 			done[i].Err = ErrTaken
 		default:
@@ -105,6 +108,12 @@ func (b *bucket) goes(away bool) {
 	b.away = away
 }
 
+func (b *bucket) forbids(it bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.forbid = it
+}
+
 // entries returns what is there whose key matches a pattern.
 func (b *bucket) entries(pattern string) map[string]string {
 	b.mu.Lock()
@@ -142,7 +151,15 @@ type chatRoom struct {
 	states map[subjects.Conversation]events.State
 	said   []string // "d1 g1 true"
 	seq    uint64
-	before func() // is called once before the next publication
+
+	before     func() // is called once before the next publication
+	beforeLook func() // is called once before it is next looked what is to be said
+}
+
+func (r *chatRoom) beforeNext(do func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.before = do
 }
 
 func newChatRoom(t *testing.T) *chatRoom {
@@ -154,6 +171,10 @@ func (r *chatRoom) Current(_ context.Context, c subjects.Conversation) (events.S
 	defer r.mu.Unlock()
 	if r.away {
 		return events.State{}, 0, errAway
+	}
+	if before := r.beforeLook; before != nil {
+		r.beforeLook = nil
+		before()
 	}
 	return r.states[c], r.last[c], nil
 }
@@ -270,7 +291,7 @@ func (s *site) router(name string) *router {
 	r.Counter = NewCounter(CounterConfig{
 		Store: s.bucket, Process: name, Role: "router", Host: "h",
 		Epoch:     s.epoch.Load,
-		BeatEvery: testTTL * 3 / 10, BeatTTL: testTTL, KeepLeft: time.Minute,
+		BeatEvery: testTTL * 3 / 10, BeatTTL: testTTL,
 		Log: slog.New(slog.DiscardHandler),
 	})
 	go func() {

@@ -63,6 +63,9 @@ type Store interface {
 // ErrTaken says that there is another revision than a [Write] expects.
 var ErrTaken = errors.New("another has written there")
 
+// ErrForbidden says that this process may not write at all, for now.
+var ErrForbidden = errors.New("this process may not write there")
+
 // A Value is what a process says of a conversation.
 type Value struct {
 	Customers int            `json:"customers"` // sockets

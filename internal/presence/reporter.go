@@ -44,10 +44,9 @@ type ReporterConfig struct {
 }
 
 const (
-	saysAtOnce = 16              // conversations that are looked at side by side
-	saysTurn   = 256             // how many before it is looked again what has changed
-	sayIn      = 5 * time.Second // for one
-	sayTries   = 3               // when others come before
+	saysTurn   = 256             // conversations that are decided about before the bucket is read again
+	saysAtOnce = 32              // of these, that are looked up and said side by side
+	sayIn      = 5 * time.Second // for one look, or one event
 )
 
 // A Reporter says of customers that they have gone, or have come, for all processes.
@@ -93,7 +92,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 type watch struct {
 	*Reporter
 	after uint64    // the last revision that was read
-	anew  time.Time // when to read all anew
+	anew  time.Time // when to read all anew; zero: nothing was read yet
 
 	entries   map[string]*entry // by key
 	chats     map[subjects.Conversation][]*entry
@@ -108,6 +107,7 @@ type entry struct {
 	process  *process
 	revision uint64
 	value    Value
+	left     time.Time // since when its customers have gone, by our clock; zero: they have not
 }
 
 // A process is known by its heartbeat, or by what it has written.
@@ -141,7 +141,10 @@ func (w *watch) turn(ctx context.Context) error {
 			return err
 		}
 		w.bury(time.Now())
-		more = w.decide(ctx)
+		var err error
+		if more, err = w.decide(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -199,7 +202,8 @@ func (w *watch) apply(e Entry) {
 		w.beats(w.process(name), e.Value != nil)
 		return
 	}
-	if known := w.entries[e.Key]; known != nil && known.revision == e.Revision {
+	known := w.entries[e.Key]
+	if known != nil && known.revision == e.Revision {
 		return
 	}
 	w.remove(e.Key)
@@ -215,10 +219,22 @@ func (w *watch) apply(e Entry) {
 	if at.Group == "" { // where no customer can be
 		v.Customers, v.Left = 0, time.Time{}
 	}
-	if now := time.Now(); v.Left.After(now) { // by a clock that is wrong
-		v.Left = now
+	w.add(&entry{key: e.Key, place: at, process: w.process(at.process), revision: e.Revision, value: v, left: w.left(v, known)})
+}
+
+// left returns since when the customers of a process have gone. Its clock may be wrong: it
+// counts since we have seen it, but for what another reporter may have seen before.
+func (w *watch) left(v Value, known *entry) time.Time {
+	now := time.Now()
+	switch {
+	case v.Left.IsZero():
+		return time.Time{}
+	case known != nil && known.value.Left.Equal(v.Left):
+		return known.left
+	case w.anew.IsZero() && v.Left.Before(now):
+		return v.Left
 	}
-	w.add(&entry{key: e.Key, place: at, process: w.process(at.process), revision: e.Revision, value: v})
+	return now
 }
 
 func (w *watch) process(name string) *process {
@@ -306,9 +322,11 @@ func (p *process) abandoned() (n int) {
 }
 
 // decide does what is due. It reports whether there is more that can be done now.
-func (w *watch) decide(ctx context.Context) (more bool) {
+func (w *watch) decide(ctx context.Context) (more bool, err error) {
 	due, settled, more := w.due(time.Now())
-	w.say(ctx, due)
+	if err = w.say(ctx, due); err != nil {
+		return false, err
+	}
 	for _, s := range due {
 		if s.err != nil {
 			more = false // not at once again
@@ -318,7 +336,7 @@ func (w *watch) decide(ctx context.Context) (more bool) {
 		settled = append(settled, s.settled...)
 	}
 	w.clean(ctx, settled)
-	return more
+	return more, nil
 }
 
 // due returns what is to be said now, and what is settled without.
@@ -345,6 +363,8 @@ type saying struct {
 	nothing bool     // is to be said
 	online  bool     // what is to be said, unless it is known
 	settled []*entry // have done their duty then
+	last    uint64   // event of the conversation, when it was looked up
+	known   bool     // the conversation knew it then
 	err     error    // why it was not said
 }
 
@@ -383,7 +403,7 @@ func (w *watch) sum(c subjects.Conversation, s *saying) (sure bool, gone time.Ti
 		case customers:
 			gone = latest(gone, e.process.missed)
 		case !e.value.Left.IsZero():
-			gone = latest(gone, e.value.Left)
+			gone = latest(gone, e.left)
 		case !e.process.dead:
 			continue // others than customers
 		}
@@ -399,41 +419,69 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// say says what is to be said and is not known, in some conversations at a time.
-func (w *watch) say(ctx context.Context, due []*saying) {
-	unsaid, err := w.unsaid(ctx, due)
-	if err != nil {
-		for _, s := range due {
-			w.fail(s, err)
+// say says what is to be said and is not known. It fails if the bucket cannot be read.
+//
+// A customer who comes is in the bucket before the stream has its event. So the stream is
+// looked at, and then the bucket once more: who is in neither will be in the way of what
+// is published.
+func (w *watch) say(ctx context.Context, due []*saying) error {
+	for some := range slices.Chunk(w.unsaid(ctx, due), saysAtOnce) {
+		w.each(ctx, some, w.lookUp)
+		if err := w.look(ctx); err != nil {
+			return err
 		}
-		return
+		w.confirm(some)
+		w.each(ctx, some, w.publish)
 	}
-	var saying sync.WaitGroup
-	defer saying.Wait()
-	turns := make(chan struct{}, saysAtOnce)
-	for _, s := range unsaid {
-		turns <- struct{}{}
-		saying.Go(func() {
-			defer func() { <-turns }()
-			if err := w.sayOne(ctx, s); err != nil {
-				w.fail(s, err)
-			}
-		})
+	w.confirm(due)
+	return nil
+}
+
+// errChanged says that there is something new to decide about.
+var errChanged = errors.New("others have come or gone meanwhile")
+
+// confirm sees to it that what was decided is still right by what was read since.
+func (w *watch) confirm(some []*saying) {
+	for _, s := range some {
+		now := w.settle(s.of, w.pending[s.of], time.Now())
+		switch {
+		case s.err != nil:
+		case now == nil || now.nothing || now.online != s.online:
+			s.err = errChanged
+		default:
+			s.settled = now.settled
+		}
 	}
 }
 
-// fail has it tried again.
+// each does something for those that have not failed, side by side.
+func (w *watch) each(ctx context.Context, some []*saying, do func(context.Context, *saying) error) {
+	ctx, cancel := context.WithTimeout(ctx, sayIn)
+	defer cancel()
+	var doing sync.WaitGroup
+	defer doing.Wait()
+	for _, s := range some {
+		if s.err == nil && !s.known {
+			doing.Go(func() { w.fail(s, do(ctx, s)) })
+		}
+	}
+}
+
+// fail has it tried again, if there is an error.
 func (w *watch) fail(s *saying, err error) {
 	s.err = err
+	if err == nil || errors.Is(err, events.ErrConflict) { // that others come before is no failure
+		return
+	}
 	w.failed.Add(1)
 	w.cfg.Log.Debug("presence: not said, and tried again", "dealer", s.of.Dealer, "error", err)
 }
 
 // unsaid returns what most likely has to be said: most customers say themselves that they
 // come, and who connects when all do would cost some questions each.
-func (w *watch) unsaid(ctx context.Context, due []*saying) (unsaid []*saying, err error) {
+func (w *watch) unsaid(ctx context.Context, due []*saying) (unsaid []*saying) {
 	if len(due) == 0 {
-		return nil, nil
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, sayIn)
 	defer cancel()
@@ -442,30 +490,22 @@ func (w *watch) unsaid(ctx context.Context, due []*saying) (unsaid []*saying, er
 		of[i] = s.of
 	}
 	states, err := w.cfg.Chats.States(ctx, of)
-	if err != nil {
-		return nil, err
-	}
 	for i, s := range due {
-		if !isSaid(&states[i], s.online) {
+		switch {
+		case err != nil:
+			w.fail(s, err)
+		case !isSaid(&states[i], s.online):
 			unsaid = append(unsaid, s)
 		}
 	}
-	return unsaid, nil
+	return unsaid
 }
 
-// sayOne stores the event, unless the conversation knows it.
-func (w *watch) sayOne(ctx context.Context, s *saying) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, sayIn)
-	defer cancel()
-	for range sayTries {
-		state, last, lookErr := w.cfg.Chats.Current(ctx, s.of)
-		if lookErr != nil || isSaid(&state, s.online) {
-			return lookErr
-		}
-		if err = w.publish(ctx, s, last); !errors.Is(err, events.ErrConflict) {
-			return err
-		}
-	}
+// lookUp finds out whether a conversation knows what is to be said, and what its last event
+// is.
+func (w *watch) lookUp(ctx context.Context, s *saying) error {
+	state, last, err := w.cfg.Chats.Current(ctx, s.of)
+	s.last, s.known = last, err == nil && isSaid(&state, s.online)
 	return err
 }
 
@@ -475,14 +515,15 @@ func isSaid(state *events.State, online bool) bool {
 	return state.Online == online && (online || state.Joined > 0)
 }
 
-func (w *watch) publish(ctx context.Context, s *saying, last uint64) error {
+// publish says it, unless another event has come after the one that was last.
+func (w *watch) publish(ctx context.Context, s *saying) error {
 	dealer, group := events.StringID(s.of.Dealer), events.StringID(s.of.Group)
 	e, err := events.New(events.ClientJoin{DealerID: dealer, GroupID: group, User: events.UserCustomer, Online: s.online})
 	if err != nil {
 		return err
 	}
 	p := events.NewPublication(e, events.OriginChatbot, "")
-	p.Expect = &last
+	p.Expect = &s.last
 	if err := w.cfg.Chats.Publish(ctx, p); err != nil {
 		return err
 	}

@@ -244,17 +244,115 @@ func TestAReporterThatTakesOverGoesOn(t *testing.T) {
 	})
 }
 
-// A client that comes at the very moment when it is to be reported as gone wins.
+// A client that says itself that it has come, just before that would be said for it.
 func TestAClientJoinAtTheSameMomentIsNotDoubled(t *testing.T) {
 	bubble(t, func(s *site) {
 		r := s.router("p1")
 		s.reports()
 		r.Came(chatOf("g1"), Customer, "")
+		s.chats.beforeNext(func() { s.chats.storeJoin(chatOf("g1")) })
+		s.after(time.Minute)
+		s.chats.wants()
+	})
+}
+
+// A customer comes back, and says so, just before it would be said to have gone.
+func TestWhoComesBackAtTheLastMomentHasNotGone(t *testing.T) {
+	bubble(t, func(s *site) {
+		a, b := s.router("p1"), s.router("p2")
+		s.reports()
+		s.chats.joins(chatOf("g1"))
+		a.Came(chatOf("g1"), Customer, "")
+		s.after(5 * time.Second)
+		a.Went(chatOf("g1"), Customer, "")
+		s.chats.beforeNext(func() {
+			b.Came(chatOf("g1"), Customer, "")
+			of, writes := b.take() // as Kept has it
+			_ = b.write(s.Context(), of, writes)
+			s.chats.storeJoin(chatOf("g1"))
+		})
+		s.after(time.Minute)
+		s.chats.wants()
+	})
+}
+
+// The bucket was read before the customer came, and the stream after it has said so.
+func TestWhoComesBackBetweenTwoLooksHasNotGone(t *testing.T) {
+	bubble(t, func(s *site) {
+		a, b := s.router("p1"), s.router("p2")
+		s.reports()
+		s.chats.joins(chatOf("g1"))
+		a.Came(chatOf("g1"), Customer, "")
+		s.after(5 * time.Second)
+		a.Went(chatOf("g1"), Customer, "")
 		s.chats.mu.Lock()
-		s.chats.before = func() { s.chats.storeJoin(chatOf("g1")) }
+		s.chats.beforeLook = func() {
+			b.Came(chatOf("g1"), Customer, "")
+			of, writes := b.take()
+			_ = b.write(s.Context(), of, writes)
+			s.chats.storeJoin(chatOf("g1"))
+		}
 		s.chats.mu.Unlock()
 		s.after(time.Minute)
-		s.chats.wants() // it has said so itself, between the look and the publication
+		s.chats.wants()
+	})
+}
+
+// Others talk on while it is to be said.
+func TestOthersWhoTalkDelayNothingForLong(t *testing.T) {
+	bubble(t, func(s *site) {
+		r := s.router("p1")
+		s.reports()
+		s.chats.joins(chatOf("g1"))
+		r.Came(chatOf("g1"), Customer, "")
+		s.after(5 * time.Second)
+		r.Went(chatOf("g1"), Customer, "")
+		s.chats.beforeNext(func() { s.chats.last[chatOf("g1")]++ })
+		s.after(testLeave + time.Second)
+		s.chats.wants("d1 g1 false")
+	})
+}
+
+// Whoever stays in the chat does not hide that its customer has gone, however long nobody
+// can be told.
+func TestWhoHasGoneWhileTheStoreWasAwayIsReported(t *testing.T) {
+	bubble(t, func(s *site) {
+		r := s.router("p1")
+		s.reports()
+		s.chats.joins(chatOf("g1"))
+		r.Came(chatOf("g1"), Customer, "")
+		r.Came(chatOf("g1"), Admin, "a1")
+		s.after(5 * time.Second)
+		s.bucket.goes(true)
+		r.Went(chatOf("g1"), Customer, "")
+		s.after(2 * time.Hour)
+		s.bucket.goes(false)
+		s.after(time.Minute)
+		s.chats.wants("d1 g1 false")
+	})
+}
+
+func TestWhoHasGoneWhileNobodyReportedIsReported(t *testing.T) {
+	bubble(t, func(s *site) {
+		r := s.router("p1")
+		s.chats.joins(chatOf("g1"))
+		r.Came(chatOf("g1"), Customer, "")
+		r.Came(chatOf("g1"), Service, "")
+		s.after(5 * time.Second)
+		r.Went(chatOf("g1"), Customer, "")
+		s.after(2 * time.Hour)
+		r.Came(chatOf("g1"), Admin, "a1")
+		s.after(time.Second)
+		s.reports()
+		s.after(time.Second)
+		s.chats.wants("d1 g1 false")
+		r.Came(chatOf("g1"), Admin, "a2") // and is written again with the old time
+		s.after(time.Hour)
+		s.chats.wants()
+		s.after(TombstoneTTL)
+		r.Went(chatOf("g1"), Admin, "a2")
+		s.after(time.Second)
+		s.bucket.wantsCounts(t, keyOf("g1", "p1"), "0 1 map[a1:1]")
 	})
 }
 
@@ -279,15 +377,21 @@ func TestWhatCannotBeSaidIsSaidLater(t *testing.T) {
 }
 
 // Clocks differ.
-func TestAWrongClockDelaysNothingForLong(t *testing.T) {
-	bubble(t, func(s *site) {
-		s.reports()
-		s.chats.joins(chatOf("g1"))
-		s.after(time.Second)
-		s.bucket.Write(s.Context(), []Write{{Key: keyOf("g1", "p1"), Value: encode(Value{Left: time.Now().Add(time.Hour)})}})
-		s.after(testLeave + time.Second)
-		s.chats.wants("d1 g1 false")
-	})
+func TestAWrongClockChangesNothing(t *testing.T) {
+	for name, wrong := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(s *site) {
+				s.reports()
+				s.chats.joins(chatOf("g1"))
+				s.after(time.Second)
+				s.bucket.Write(s.Context(), []Write{{Key: keyOf("g1", "p1"), Value: encode(Value{Left: time.Now().Add(wrong)})}})
+				s.after(testLeave - time.Second)
+				s.chats.wants()
+				s.after(2 * time.Second)
+				s.chats.wants("d1 g1 false")
+			})
+		})
+	}
 }
 
 // A deletion of which nobody is told, since the mark of it has gone, too.

@@ -21,14 +21,17 @@ type PresenceFlags struct {
 
 func (f *PresenceFlags) check() error {
 	var errs []error
-	if f.LeaveAfter < 0 {
-		errs = append(errs, errors.New("--leave-after must not be negative"))
+	if f.LeaveAfter != 0 && (f.LeaveAfter < time.Second || f.LeaveAfter > longestLeave) {
+		errs = append(errs, fmt.Errorf("--leave-after must be 0, or from 1s to %v", longestLeave))
 	}
 	if f.PresenceTTL < time.Second {
 		errs = append(errs, errors.New("--presence-ttl must be at least 1s"))
 	}
 	return errors.Join(errs...)
 }
+
+// longestLeave leaves it time to be said before it is forgotten.
+const longestLeave = presence.TombstoneTTL / 2
 
 // comeAfter is how long a customer has been there when that is said in its place.
 const comeAfter = 2 * time.Second
@@ -43,7 +46,6 @@ func (n *node) newCounter(process string) *presence.Counter {
 		Epoch:     n.broker.Reconnects,
 		BeatEvery: n.cfg.Presence.PresenceTTL * 3 / 10,
 		BeatTTL:   n.cfg.Presence.PresenceTTL,
-		KeepLeft:  n.cfg.Presence.LeaveAfter + time.Minute,
 		Log:       n.log,
 	})
 }
@@ -111,8 +113,11 @@ func (s presenceStore) Write(ctx context.Context, writes []presence.Write) []pre
 	}
 	done := make([]presence.Written, len(writes))
 	for i, d := range s.WritePresence(ctx, all) {
-		if errors.Is(d.Err, broker.ErrTaken) {
+		switch {
+		case errors.Is(d.Err, broker.ErrTaken):
 			d.Err = fmt.Errorf("%w: %w", presence.ErrTaken, d.Err)
+		case errors.Is(d.Err, broker.ErrMayNotUse):
+			d.Err = fmt.Errorf("%w: %w", presence.ErrForbidden, d.Err)
 		}
 		done[i] = presence.Written(d)
 	}

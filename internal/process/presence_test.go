@@ -14,6 +14,10 @@ func TestPresenceFlagsAreChecked(t *testing.T) {
 		"usual":            {PresenceFlags{15 * time.Second, 10 * time.Second}, ""},
 		"nothing is said":  {PresenceFlags{0, time.Second}, ""},
 		"negative":         {PresenceFlags{-1, time.Second}, "--leave-after"},
+		"the shortest":     {PresenceFlags{time.Second, time.Second}, ""},
+		"too short":        {PresenceFlags{time.Second - 1, time.Second}, "--leave-after"},
+		"the longest":      {PresenceFlags{12 * time.Hour, time.Second}, ""},
+		"too long":         {PresenceFlags{12*time.Hour + 1, time.Second}, "--leave-after"},
 		"too short a life": {PresenceFlags{0, time.Second - 1}, "--presence-ttl"}, // NATS counts in seconds
 	} {
 		err := c.flags.check()
