@@ -268,6 +268,7 @@ func TestWithoutAuthAnErrorNamesWhatIsMissingOrWrong(t *testing.T) {
 		"role=admin&dealerId=":                                      "dealerId is empty",
 		"role=service&dealerId=d&dealerId=":                         "dealerId is empty",
 		"role=admin&dealerId=" + long:                               "dealerId is longer",
+		"role=admin&dealerId=d&adminId=" + strings.Repeat("a", 129): "adminId is longer",
 		"role=customer&dealerId=d&groupId=":                         "groupId is empty",
 		"role=customer&dealerId=d&groupId=g1&groupId=g2":            "groupId is there 2 times",
 		"role=admin&dealerId=d&dealerId=e&groupId=g":                "groupId needs one dealerId",

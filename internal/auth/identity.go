@@ -144,6 +144,9 @@ func (id *Identity) check() error {
 		may.groups.check("groupId", id.Groups),
 		may.groups.check("groupId", id.First),
 	)
+	if id.AdminID != "" {
+		err = errors.Join(err, times{1, 1}.check("adminId", []string{id.AdminID}))
+	}
 	if err == nil && len(id.Groups)+len(id.First) > 0 && len(id.Dealers) != 1 {
 		err = errors.New("groupId needs one dealerId")
 	}

@@ -9,6 +9,8 @@ import (
 // a question that was asked after it entered, and there is never more than one question
 // under way. Its zero value is ready.
 type shared[Q, A any] struct {
+	ended func() // if not nil: called each time when there is nothing more to ask
+
 	mu      sync.Mutex
 	next    *round[Q, A] // collects those who enter while a question is under way
 	running bool
@@ -43,11 +45,21 @@ func (s *shared[Q, A]) run(ask func(asked []Q) (A, error)) {
 		s.next, s.running = nil, now != nil
 		s.mu.Unlock()
 		if now == nil {
-			return
+			break
 		}
 		now.answer, now.err = ask(now.asked)
 		close(now.answered)
 	}
+	if s.ended != nil {
+		s.ended()
+	}
+}
+
+// idle reports whether nothing is asked.
+func (s *shared[Q, A]) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.running
 }
 
 // wait waits for the answer, but not longer than ctx.

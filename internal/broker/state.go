@@ -64,9 +64,10 @@ type states struct {
 
 	asking shared[wanted, map[subjects.Conversation]standing]
 	scans  chan struct{} // holds one for each conversation that is being read
+	lists  chan struct{} // the same of dealers
 
 	mu      sync.Mutex
-	dealers map[string]*dealerReading // that somebody waits for
+	dealers map[string]*dealerReading // under way
 
 	folded, puts atomic.Uint64
 	holds        atomic.Bool   // this process is the one that folds
@@ -79,6 +80,7 @@ func newStates(b *Broker) *states {
 		bucket:  b.newBucket(StateBucket, stateConfig),
 		most:    foldKnown,
 		scans:   make(chan struct{}, scansAtOnce),
+		lists:   make(chan struct{}, listsAtOnce),
 		dealers: map[string]*dealerReading{},
 	}
 }

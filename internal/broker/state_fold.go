@@ -48,6 +48,7 @@ func (b *Broker) FoldStates(ctx context.Context) error {
 	f := b.newFeed(stateFeed)
 	f.fromStart = true
 	f.work = func(ctx context.Context, l *lease) error {
+		b.states.holds.Store(true) // that it gets no further shows in the lag
 		defer b.states.holds.Store(false)
 		return b.states.bucket.whileMay(ctx, b.states.newFold(l).run)
 	}
@@ -65,6 +66,7 @@ type fold struct {
 	rev    uint64 // of the mark in the bucket
 	marked uint64 // what it says
 	last   uint64 // of the stream's messages that were looked at
+	taken  uint64 // events, since the mark
 
 	known    map[string]*folded // by chat subject
 	changed  []*folded
@@ -135,7 +137,6 @@ func (f *fold) begin(ctx context.Context) error {
 	}
 	f.marked = f.last
 	f.through.Store(f.last)
-	f.holds.Store(true)
 	return err
 }
 
@@ -220,7 +221,7 @@ func (f *fold) take(ctx context.Context, page []sequenced) error {
 		if c == nil || !foldStored(&c.state, c.of, m.Msg, m.seq) {
 			continue // no event of a conversation, or it is in the snapshot
 		}
-		f.folded.Add(1)
+		f.taken++
 		if !c.changed {
 			c.changed = true
 			f.changed = append(f.changed, c)
@@ -280,7 +281,8 @@ func (f *fold) keep(ctx context.Context) error {
 	}
 	f.every = min(max(foldEvery, time.Duration(len(f.changed))*time.Second/foldPuts), foldSlowly)
 	f.changed = f.changed[:0]
-	f.marked = f.last
+	f.folded.Add(f.taken)
+	f.taken, f.marked = 0, f.last
 	f.through.Store(f.last)
 	f.lease.note(func(m *mark) { m.Stream, m.Seq = f.stream, f.last })
 	f.forget()

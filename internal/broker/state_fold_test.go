@@ -3,8 +3,10 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/telle-ai/event-router/internal/testkit"
+	"github.com/telle-ai/event-router/pkg/events"
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
@@ -502,4 +505,146 @@ func TestNonsenseInTheBucketOfStatesCountsAsNotThere(t *testing.T) {
 	b.fold(t)
 	c.happen(t, chats, 100)
 	b.wantFolded(t, c, chats)
+}
+
+// Somebody has deleted a snapshot, another one is spoilt, and both chats go on: a list is right
+// before anybody has folded them again.
+func TestAListIsRightWhateverBecameOfSnapshots(t *testing.T) {
+	t.Parallel()
+	const chats = 6
+	s := startServer(t)
+	b, c := runReady(t, s.ClientURL()), connect(t, s)
+	stop := b.fold(t)
+	c.happen(t, chats, 200)
+	c.awaitFolded(t, b)
+	stop()
+	if _, err := c.JetStream.Publish(t.Context(), "$KV."+StateBucket+"."+chat(0).Key(), []byte("nonsense")); err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := c.Stream(t.Context(), "KV_"+StateBucket)
+	if err == nil {
+		err = bucket.Purge(t.Context(), jetstream.WithPurgeSubject("$KV."+StateBucket+"."+chat(2).Key()))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := func(why string, but ...subjects.Conversation) {
+		t.Helper()
+		got := map[subjects.Conversation]events.State{}
+		for _, dealer := range []string{"d", "a.ö"} {
+			all, err := b.StatesOf(t.Context(), dealer, c.position(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, state := range all {
+				got[subjects.Conversation{Dealer: state.DealerID, Group: state.GroupID}] = state
+			}
+		}
+		want := c.folded(t)
+		for _, in := range but { // which nothing tells of
+			delete(want, in)
+		}
+		wantStates(t, why, got, want)
+	}
+	list("one snapshot is spoilt, one is gone", chat(2))
+	c.happen(t, chats+2, 100) // also in chats that are new
+	list("and both go on")
+}
+
+// Askers who go before they have been answered, again and again, as admins who reload a page.
+func TestWhoGoesLeavesNoReadingBehind(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, c := runReady(t, s.ClientURL()), connect(t, s)
+	c.happen(t, 10, 100)
+	var asked atomic.Int64
+	if _, err := c.Conn.Subscribe("$JS.API.DIRECT.GET.KV_"+StateBucket, func(*nats.Msg) { asked.Add(1) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	position := c.position(t)
+	for range 500 {
+		if _, _, err := b.Chats(gone, "d", position, 0, 10); err == nil {
+			t.Error("who has gone was answered")
+		}
+	}
+	testkit.Eventually(t, "no reading to be left", func() bool {
+		b.states.mu.Lock()
+		defer b.states.mu.Unlock()
+		return len(b.states.dealers) == 0
+	})
+	if err := c.Conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n := asked.Load(); n < 1 || n > 100 { // each may find that the one before has just ended
+		t.Errorf("it was read %d times", n)
+	}
+}
+
+// States are rebuilt after one part of a long list was read.
+func TestPartsOfAListAreOfOneTime(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, c := runReady(t, s.ClientURL()), connect(t, s)
+	stop := b.fold(t)
+	c.happen(t, 10, 300)
+	c.awaitFolded(t, b)
+	stop()
+	before, err := b.states.keysOf(t.Context(), chat(0).Key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.states.keysAsOf(t.Context(), before, []string{chat(2).Key()}); err != nil || len(got.of) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if bucket, err := c.Stream(t.Context(), "KV_"+StateBucket); err != nil || bucket.Purge(t.Context()) != nil {
+		t.Fatal(err)
+	}
+	m := nats.NewMsg("$KV." + StateBucket + "." + stateMarkKey)
+	m.Header.Set(headerOfStream, b.incarnation())
+	m.Data = fmt.Appendf(nil, `{"stream":%q,"seq":0}`, b.incarnation())
+	if _, err := c.JetStream.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.states.keysAsOf(t.Context(), before, []string{chat(2).Key()}); !errors.Is(err, errEmptied) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A bucket that takes nothing shows: nothing is said to be folded, and the lag grows.
+func TestWhatIsNotKeptIsNotFolded(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, c := runReady(t, s.ClientURL()), connect(t, s)
+	b.fold(t)
+	c.happen(t, 3, 50)
+	c.awaitFolded(t, b)
+	before := b.Stats()
+	bucket, err := c.Stream(t.Context(), "KV_"+StateBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := bucket.CachedInfo().Config
+	full.MaxBytes, full.Discard = int64(bucket.CachedInfo().State.Bytes), jetstream.DiscardNew
+	if _, err := c.UpdateStream(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	c.happen(t, 30, 500)
+	testkit.Eventually(t, "the feed to say why", func() bool { return strings.Contains(b.out.String(), "maximum bytes exceeded") })
+	if now := b.Stats(); now.StatesFolded != before.StatesFolded {
+		t.Errorf("%d events are said to be folded, of which %d are kept", now.StatesFolded, before.StatesFolded)
+	}
+	testkit.Eventually(t, "the lag to show", func() bool { return b.Stats().StatesLag >= 500 })
+	full.MaxBytes = -1
+	if _, err := c.UpdateStream(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	b.wantFolded(t, c, 30)
+	if now := b.Stats(); now.StatesLag != 0 || now.StatesFolded == before.StatesFolded {
+		t.Errorf("%+v", now)
+	}
 }

@@ -24,6 +24,9 @@ const (
 
 	// statesIn bounds one reading, also of a dealer of whom there are no snapshots.
 	statesIn = 30 * time.Second
+
+	// listsAtOnce is how many dealers are read at a time: each may be long.
+	listsAtOnce = 4
 )
 
 // wanted is what one call of States asks for.
@@ -54,7 +57,7 @@ func (s *states) read(ctx context.Context, least uint64, of []subjects.Conversat
 			return nil, err
 		}
 	}
-	found, err := s.asking.enter(s.stand, wanted{least, of}).wait(ctx)
+	found, err := s.standings(ctx, wanted{least, of})
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +71,15 @@ func (s *states) read(ctx context.Context, least uint64, of []subjects.Conversat
 		}
 	}
 	return all, reading.Wait()
+}
+
+// standings asks once more if nobody answers, as when a replica has died. All share that, too.
+func (s *states) standings(ctx context.Context, w wanted) (map[subjects.Conversation]standing, error) {
+	found, err := s.asking.enter(s.stand, w).wait(ctx)
+	if errors.Is(err, errSilent) && ctx.Err() == nil {
+		return s.asking.enter(s.stand, w).wait(ctx)
+	}
+	return found, err
 }
 
 func named(state events.State, c subjects.Conversation) events.State {
@@ -222,34 +234,35 @@ func (b *Broker) StatesOf(ctx context.Context, dealer string, least uint64) ([]e
 }
 
 // A dealerReading is what those share who ask for one dealer.
-type dealerReading struct {
-	shared  shared[uint64, []events.State]
-	waiting int // guarded by states.mu
-}
+type dealerReading = shared[uint64, []events.State]
 
-// ofDealer returns the states of all chats of a dealer, in order. They are shared.
+// ofDealer returns the states of all chats of a dealer, in order. They are shared. Who goes
+// does not end the reading: others may come who want it.
 func (s *states) ofDealer(ctx context.Context, dealer string, least uint64) ([]events.State, error) {
 	if err := subjects.CheckID(dealer); err != nil {
 		return nil, fmt.Errorf("dealer id %w", err)
 	}
-	s.mu.Lock()
-	reading := s.dealers[dealer]
-	if reading == nil {
-		reading = &dealerReading{}
-		s.dealers[dealer] = reading
-	}
-	reading.waiting++
-	s.mu.Unlock()
-	defer s.leaveDealer(dealer, reading)
-	return reading.shared.enter(func(leasts []uint64) ([]events.State, error) {
-		return s.readDealer(dealer, slices.Max(leasts))
-	}, least).wait(ctx)
+	return s.enterDealer(dealer, least).wait(ctx)
 }
 
-func (s *states) leaveDealer(dealer string, reading *dealerReading) {
+func (s *states) enterDealer(dealer string, least uint64) *round[uint64, []events.State] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if reading.waiting--; reading.waiting == 0 {
+	reading := s.dealers[dealer]
+	if reading == nil {
+		reading = &dealerReading{ended: func() { s.leaveDealer(dealer) }}
+		s.dealers[dealer] = reading
+	}
+	return reading.enter(func(leasts []uint64) ([]events.State, error) {
+		return s.readDealer(dealer, slices.Max(leasts))
+	}, least)
+}
+
+// leaveDealer forgets a dealer that nobody reads.
+func (s *states) leaveDealer(dealer string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if reading := s.dealers[dealer]; reading != nil && reading.idle() {
 		delete(s.dealers, dealer)
 	}
 }
@@ -257,6 +270,12 @@ func (s *states) leaveDealer(dealer string, reading *dealerReading) {
 func (s *states) readDealer(dealer string, least uint64) ([]events.State, error) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), statesIn, errSilent)
 	defer cancel()
+	select {
+	case s.lists <- struct{}{}:
+		defer func() { <-s.lists }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	if err := s.knowStream(ctx); err != nil {
 		return nil, err
 	}
@@ -264,25 +283,47 @@ func (s *states) readDealer(dealer string, least uint64) ([]events.State, error)
 	if err != nil {
 		return nil, err
 	}
-	all := make(map[subjects.Conversation]events.State, len(now.of))
-	for c, kept := range now.of {
-		all[c] = kept.state
-	}
-	if err := s.foldDealer(ctx, dealer, all, now.mark.Seq, least); err != nil {
+	l := newListing(now)
+	if err := s.foldDealer(ctx, dealer, l, now.mark.Seq, least); err != nil {
 		return nil, err
 	}
+	if err := s.readUnkept(ctx, l, least); err != nil {
+		return nil, err
+	}
+	return l.sorted(), nil
+}
+
+// A listing is what is found of a dealer's chats.
+type listing struct {
+	all    map[subjects.Conversation]events.State
+	unkept map[subjects.Conversation]struct{} // have no snapshot as of the mark, or one that cannot be read
+}
+
+func newListing(now kept) *listing {
+	l := &listing{make(map[subjects.Conversation]events.State, len(now.of)), map[subjects.Conversation]struct{}{}}
+	for c, kept := range now.of {
+		if kept.state.Seq > 0 {
+			l.all[c] = kept.state
+		} else {
+			l.unkept[c] = struct{}{}
+		}
+	}
+	return l
+}
+
+func (l *listing) sorted() []events.State {
 	var sorted []events.State
-	for c, state := range all {
+	for c, state := range l.all {
 		if state.Seq > 0 {
 			sorted = append(sorted, named(state, c))
 		}
 	}
 	slices.SortFunc(sorted, func(a, b events.State) int { return cmp.Compare(b.Seq, a.Seq) })
-	return sorted, nil
+	return sorted
 }
 
 // foldDealer folds all that the stream has of a dealer's chats after a sequence.
-func (s *states) foldDealer(ctx context.Context, dealer string, all map[subjects.Conversation]events.State, after, least uint64) error {
+func (s *states) foldDealer(ctx context.Context, dealer string, l *listing, after, least uint64) error {
 	if after >= least && after > 0 {
 		return nil
 	}
@@ -294,12 +335,36 @@ func (s *states) foldDealer(ctx context.Context, dealer string, all map[subjects
 	q := question{NextFor: subjects.EveryGroup(subjects.Chat, dealer), Seq: after + 1, Batch: scanEvents, MaxBytes: scanBytes}
 	return s.scan(ctx, q, through, func(m *nats.Msg, seq uint64) bool {
 		if _, c, err := subjects.Parse(stamp(m, "Nats-Subject")); err == nil && seq <= through {
-			if state := all[c]; foldStored(&state, c, m, seq) {
-				all[c] = state
-			}
+			l.fold(c, m, seq, after > 0)
 		}
 		return seq < through
 	})
+}
+
+// fold folds an event into a snapshot; partial: there may have been others of a conversation
+// that has none.
+func (l *listing) fold(c subjects.Conversation, m *nats.Msg, seq uint64, partial bool) {
+	state, ok := l.all[c]
+	switch {
+	case !ok && partial:
+		l.unkept[c] = struct{}{}
+	case foldStored(&state, c, m, seq):
+		l.all[c] = state
+	}
+}
+
+// readUnkept reads the states that no snapshot helps with: new chats, and what somebody has
+// deleted or spoilt.
+func (s *states) readUnkept(ctx context.Context, l *listing, least uint64) error {
+	of := slices.Collect(maps.Keys(l.unkept))
+	if len(of) == 0 {
+		return nil
+	}
+	read, err := s.read(ctx, least, of)
+	for i, state := range read {
+		l.all[of[i]] = state
+	}
+	return err
 }
 
 // keptOf returns what is kept of all chats of a dealer.
@@ -319,7 +384,7 @@ func (s *states) keptOf(ctx context.Context, dealer string) (kept, error) {
 	}
 	var mu sync.Mutex
 	err = eachOf(ctx, keys, func(ctx context.Context, some []string) error {
-		got, err := s.keysAsOf(ctx, now.rev, some)
+		got, err := s.keysAsOf(ctx, now, some)
 		mu.Lock()
 		defer mu.Unlock()
 		maps.Copy(now.of, got.of)
@@ -328,14 +393,19 @@ func (s *states) keptOf(ctx context.Context, dealer string) (kept, error) {
 	return now, err
 }
 
-// keysAsOf asks until a replica answers that has a revision of the mark.
-func (s *states) keysAsOf(ctx context.Context, rev uint64, keys []string) (kept, error) {
+// keysAsOf asks until a replica answers that has what another one had.
+func (s *states) keysAsOf(ctx context.Context, now kept, keys []string) (kept, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*askTimeout, errLags)
 	defer cancel()
 	for {
 		got, err := s.keysOf(ctx, keys...)
-		if err != nil || got.rev >= rev {
-			return got, err
+		switch {
+		case err != nil:
+			return kept{}, err
+		case got.rev >= now.rev && got.mark.Seq < now.mark.Seq:
+			return kept{}, errEmptied // and is being folded anew
+		case got.rev >= now.rev:
+			return got, nil
 		}
 		if err := pause(ctx, lagPause); err != nil {
 			return kept{}, err

@@ -32,8 +32,8 @@ const eventHistory = "history"
 const (
 	usualHistory = 50 // events of a page, if the client does not say
 
-	// historyWeight is as how many frames it counts: it is read from the stream, and its
-	// answer may be long.
+	// historyWeight is as how many frames it counts, and a list of chats, too: much is read
+	// for it, and its answer may be long.
 	historyWeight = 10
 
 	// historiesAtOnce are read at a time, for all sessions of this process: others wait.

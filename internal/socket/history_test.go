@@ -99,7 +99,7 @@ func TestHistoryIsRefused(t *testing.T) {
 		{admin, `[]`, codeInvalid, "data"},
 		{admin, `"g1"`, codeInvalid, "data"},
 		{admin, `{"groupId":null}`, codeInvalid, "groupId"},
-		{admin, `{"groupId":""}`, codeInvalid, "groupId"},
+		{admin, `{"groupId":""}`, codeInvalid, "groupId is empty"},
 		{admin, `{"groupId":["g1"]}`, codeInvalid, "groupId"},
 		{admin, `{"groupId":"g1","GroupId":"g2"}`, codeInvalid, "nothing but"},
 		{admin, `{"groupId":"g1","since":1}`, codeInvalid, "nothing but"},
@@ -209,7 +209,7 @@ func TestHistoriesAreReadAFewAtATime(t *testing.T) {
 	}
 }
 
-func TestHistoryCountsAsManyFrames(t *testing.T) {
+func TestWhatIsReadCountsAsManyFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &Limits{FrameRate: 10, FrameBurst: 2 * historyWeight}
 		var one throttle
@@ -221,6 +221,9 @@ func TestHistoryCountsAsManyFrames(t *testing.T) {
 		}
 		if v, _ := one.takeAs(weightOf(eventHistory), l, 1, true); v != refused {
 			t.Errorf("%v, want it to be refused", v)
+		}
+		if w := weightOf(eventChats); w != historyWeight {
+			t.Errorf("a list of chats counts as %d", w)
 		}
 		if w := weightOf(events.ChannelCustomerMessage); w != 1 {
 			t.Errorf("a message counts as %d", w)

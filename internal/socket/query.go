@@ -65,7 +65,10 @@ func (q *query) set(name string, value json.RawMessage) (wrong string) {
 
 func idOf(value json.RawMessage) (text, wrong string) {
 	var id events.ID
-	if err := json.Unmarshal(value, &id); err != nil || id.IsZero() {
+	switch err := json.Unmarshal(value, &id); {
+	case string(value) == `""`:
+		return "", "is empty"
+	case err != nil || id.IsZero():
 		return "", "must be a string or an integer"
 	}
 	return id.String(), ""

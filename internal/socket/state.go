@@ -48,24 +48,44 @@ type chatList struct {
 // mostChats is how many chats a list has if the client does not say.
 const mostChats = mostListed
 
-// outlook reads the states of what the session follows, as of a position.
+// outlook reads the states of what the session follows, as of a position. It has to know
+// those of single chats: whoever answers must know that the bot is muted.
 func (c *session) outlook(ctx context.Context, position uint64, follows []subjects.Conversation) (o outlook, err error) {
-	var named []subjects.Conversation
+	var (
+		named []subjects.Conversation
+		all   []string // dealers
+	)
 	for _, to := range follows {
 		if to.Group != "" {
 			named = append(named, to)
 		} else if c.identity.Role == auth.Admin {
-			list, err := c.chats(ctx, to.Dealer, position, 0, mostChats)
-			if err != nil {
-				return outlook{}, err
-			}
-			o.lists = append(o.lists, list)
+			all = append(all, to.Dealer)
 		}
 	}
+	o.lists = c.listsSoon(ctx, all, position)
 	if len(named) > 0 {
 		o.states, err = c.server.cfg.States.States(ctx, position, named...)
 	}
 	return o, err
+}
+
+// listsIn bounds how long a session waits for its lists before it begins.
+const listsIn = time.Second
+
+// listsSoon returns the lists of dealers that can be had soon. An admin is there to see what
+// comes: it asks for the others when it sees that they are missing.
+func (c *session) listsSoon(ctx context.Context, dealers []string, position uint64) (lists []chatList) {
+	ctx, cancel := context.WithTimeout(ctx, listsIn)
+	defer cancel()
+	for _, dealer := range dealers {
+		list, err := c.chats(ctx, dealer, position, 0, mostChats)
+		if err != nil {
+			c.server.cfg.Log.Debug("a session begins without a list of chats", "session", c.hub.ID(), "dealer", dealer, "error", err)
+			continue
+		}
+		lists = append(lists, list)
+	}
+	return lists
 }
 
 func (c *session) chats(ctx context.Context, dealer string, position, before uint64, limit int) (chatList, error) {

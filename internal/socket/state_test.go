@@ -96,10 +96,32 @@ func TestWhoseStateCannotBeReadIsNotLetIn(t *testing.T) {
 	w := start(t)
 	w.states.fails(errors.New("away"))
 	w.dial(customer).closedFor(hub.Unavailable, "stream")
-	w.dial(admin).closedFor(hub.Unavailable, "stream")
+	w.dial(adminOfG1).closedFor(hub.Unavailable, "stream")
 	c := w.join(service)
 	c.say(`{"event":"follow","data":{"groupId":"g1"},"id":"f"}`)
 	c.refused("f", codeUnavailable, "stream")
+}
+
+// An admin is there to see what comes. A list that is late it asks for.
+func TestAnAdminWhoseListIsLateBeginsWithout(t *testing.T) {
+	w := start(t)
+	w.states.fails(errors.New("away"))
+	if got := w.dial(admin).next(); strings.Contains(got, "chats") || !strings.HasPrefix(got, `{"event":"ready"`) {
+		t.Errorf("got %s", got)
+	}
+	c := w.join(admin)
+	c.say(`{"event":"chats","id":"l"}`)
+	c.refused("l", codeUnavailable, "stream")
+	w.states.fails(nil)
+	w.states.waits(true)
+	p := w.joinPage("websocket", admin)
+	p.heardNothing()
+	if len(p.lists) > 0 {
+		t.Errorf("it was given %q", p.lists)
+	}
+	w.states.waits(false)
+	p.says(`421["chats",{}]`)
+	p.hears(`431[{"data":{"dealerId":"d1","chats":[],"more":false}}]`)
 }
 
 func TestAnAdminIsGivenTheOpenChats(t *testing.T) {

@@ -17,6 +17,7 @@ type fakeStates struct {
 	states map[subjects.Conversation]events.State
 	then   func(of subjects.Conversation) // if set, called when a state was read, before it is returned
 	err    error                          // if set, the answer to everything
+	late   bool                           // lists do not come in time
 }
 
 func newFakeStates() *fakeStates {
@@ -59,9 +60,15 @@ func (f *fakeStates) States(_ context.Context, _ uint64, of ...subjects.Conversa
 	return states, nil
 }
 
-func (f *fakeStates) Chats(_ context.Context, dealer string, _, before uint64, limit int) (chats []events.State, more bool, err error) {
+func (f *fakeStates) Chats(ctx context.Context, dealer string, _, before uint64, limit int) (chats []events.State, more bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.late {
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+		return nil, false, context.Cause(ctx)
+	}
 	for c := range f.states {
 		if s := f.of(c); c.Dealer == dealer && s.Open && (before == 0 || s.Seq < before) {
 			chats = append(chats, s)
@@ -77,6 +84,13 @@ func (f *fakeStates) Chats(_ context.Context, dealer string, _, before uint64, l
 func (f *fakeStates) Current(_ context.Context, c subjects.Conversation) (events.State, uint64, error) {
 	s, err := f.read(c)
 	return s, s.Seq, err
+}
+
+// waits has lists not come in time.
+func (f *fakeStates) waits(late bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.late = late
 }
 
 func (f *fakeStates) after(then func(of subjects.Conversation)) {

@@ -108,7 +108,7 @@ func (c *session) paces(event string) bool {
 
 // weightOf returns as how many frames one counts.
 func weightOf(event string) int {
-	if event == eventHistory {
+	if event == eventHistory || event == eventChats {
 		return historyWeight
 	}
 	return 1
