@@ -241,10 +241,11 @@ func greet(out io.Writer, ns *natsd.Server, redisURL string, ownRedis bool, part
   router 2  ws://%s/ws   metrics http://%s/metrics
   Socket.IO on each of the three: io("http://%s")
 
-Open two windows of a browser:
+Open windows of a browser:
 
-  http://%s/                  the console: you are admin a1 of dealer d1
-  http://%s/widget?group=g1   a dealer's web site: you are its customer
+  http://%s/#dealer=d1&admin=a1   the console: you are admin a1 of dealer d1
+  http://%s/#dealer=d1&admin=a2   the same on router 2: you are admin a2
+  http://%s/widget?group=g1       the dealer's web site: you are its customer
 
 Try, each in a terminal of its own:
 
@@ -256,6 +257,6 @@ A customer's socket: ws://%s/ws?role=customer&dealerId=d1&groupId=g1
 Ctrl-C ends it.
 `,
 		ns.ClientURL(), ns.MonitorURL(), redis,
-		where(0), where(0), inside(0), where(1), inside(1), where(2), inside(2), where(1), typed(where(1)), typed(where(1)),
+		where(0), where(0), inside(0), where(1), inside(1), where(2), inside(2), where(1), typed(where(1)), typed(where(2)), typed(where(1)),
 		ns.ClientURL(), cli, where(0), where(1))
 }

@@ -25,7 +25,7 @@ func (s *state) run(what string, life process.Life, log *slog.Logger, out, progr
 	if what == "rebuild" {
 		return s.Rebuild.run(life, log, progress)
 	}
-	return s.Show.run(life, log, out)
+	return s.Show.run(life, log, out, progress)
 }
 
 type showStates struct {
@@ -35,7 +35,7 @@ type showStates struct {
 // Validate is called by the flag parser.
 func (s *showStates) Validate() error { return s.check() }
 
-func (s *showStates) run(life process.Life, log *slog.Logger, out io.Writer) error {
+func (s *showStates) run(life process.Life, log *slog.Logger, out, progress io.Writer) error {
 	return s.observe(life, log, "telle-state", nil, func(ctx context.Context, b *broker.Broker) error {
 		position, err := positionOf(ctx, b)
 		if err != nil {
@@ -44,6 +44,9 @@ func (s *showStates) run(life process.Life, log *slog.Logger, out io.Writer) err
 		states, err := s.read(ctx, b, position)
 		if err != nil {
 			return err
+		}
+		if len(states) == 0 {
+			fmt.Fprintf(progress, "nothing is known of chats of dealer %s\n", s.Dealer)
 		}
 		lines := json.NewEncoder(out)
 		lines.SetEscapeHTML(false)

@@ -119,7 +119,10 @@ export interface Ready {
 	oldest?: number;
 	/** Of the chats that were named. They are in `chats` already. */
 	states?: State[];
-	/** For an admin who follows all chats of dealers: the open ones, the latest first. They are in `chats` already. */
+	/**
+	 * For an admin who follows all chats of dealers: the open ones, the latest first. They are in `chats` already. A list that
+	 * was not there in time is left out, and asked for: see `listing`.
+	 */
 	chats?: Chats[];
 }
 
@@ -171,6 +174,8 @@ export interface Handlers {
 	/** It has come back, and may have missed what will not come: load anew. */
 	lost: (data: Ready) => void;
 	event: (event: Event) => void;
+	/** A list of a dealer's open chats has come: with "ready", later, or by more(). They are in `chats` already. */
+	chats: (list: Chats) => void;
 	/** One of `chats` has changed. */
 	states: (key: string, state: State) => void;
 	/** The token ends soon. If it is a function, a new one is asked for. */
@@ -212,6 +217,8 @@ export interface Client {
 	readonly state: ConnectionState;
 	/** The chats that are followed, by chatKey. */
 	readonly chats: Map<string, State>;
+	/** The dealers whose list of chats was late, to an admin who follows all: it is asked for, and not in `chats` yet. */
+	readonly listing: ReadonlySet<string>;
 	on<K extends keyof Handlers>(event: K, handler: Handlers[K]): this;
 	on<C extends Channel>(channel: C, handler: (data: Messages[C], seq: number) => void): this;
 	off<K extends keyof Handlers>(event: K, handler: Handlers[K]): this;

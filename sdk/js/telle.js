@@ -102,11 +102,16 @@ const OWN = 500; // messages of ours that are known when they come back
 // These ask, and are no events: nothing of them is stored, and a field of another name is refused.
 const REQUESTS = new Set(["follow", "unfollow", "history", "chats"]);
 
+// What is refused for one of these may be granted later.
+const PASSING = new Set(["unavailable", "rate_limited", "timeout", "queue_full"]);
+
 class Telle {
 	/** "connecting", "live", "degraded", "offline" (waits to come back) or "closed" (for good) */
 	state = "connecting";
 	/** The state of each chat that is followed, by chatKey. */
 	chats = new Map();
+	/** The dealers whose list of chats was late, to an admin who follows all: it is asked for. */
+	listing = new Set();
 
 	#options;
 	#url;
@@ -129,6 +134,9 @@ class Telle {
 	#follows = new Map(); // what is followed by follow(): data by key
 	#joins = new Map(); // by client_join
 	#before = new Map(); // by dealer: where the next page of chats begins
+	#early = new Map(); // by dealer: events since its list was asked for, which may not be in it
+	#relist = null; // timer of the next attempt to get lists
+	#refusals = 0; // of lists, in a row
 
 	constructor(options) {
 		this.#options = {queue: 100, timeout: 15_000, ...options, backoff: {first: 500, most: 30_000, ...options.backoff}};
@@ -163,12 +171,16 @@ class Telle {
 	 * stream keeps one of both.
 	 */
 	send(event, data, {timeout = this.#options.timeout} = {}) {
-		if (!REQUESTS.has(event) && data && data.messageId === undefined && data.id === undefined) {
+		if (!REQUESTS.has(event) && isObject(data) && data.messageId === undefined && data.id === undefined) {
 			data = {...data, messageId: uuid()};
 		}
 		return new Promise((resolve, reject) => {
 			if (this.state === "closed") {
 				throw new TelleError({code: "closed", message: "the client is closed"}, data);
+			}
+			const fault = faultOf(event, data);
+			if (fault) {
+				throw new TelleError({code: "invalid_event", message: fault}, data);
 			}
 			if (this.state !== "live" && this.#waiting() >= this.#options.queue) {
 				throw new TelleError({code: "queue_full", message: "too much waits for the connection"}, data);
@@ -181,16 +193,14 @@ class Telle {
 	}
 
 	/** A page of a conversation as it was, ascending; give its `before` to get the one before it. */
-	async history({timeout, ...page}) {
+	async history({timeout, ...page} = {}) {
 		return (await this.send("history", page, {timeout})).data;
 	}
 
 	/** The next page of a dealer's open chats, for an admin who follows all: they go into `chats`, too. */
 	async more({dealerId, limit} = {}) {
 		const before = this.#before.get(dealerId === undefined ? this.#before.keys().next().value : String(dealerId));
-		const {data} = await this.send("chats", {dealerId, before, limit});
-		this.#page(data);
-		return data;
+		return (await this.send("chats", {dealerId, before, limit})).data;
 	}
 
 	/** Follows a chat or, without groupId, all chats of the dealer; again whenever the connection comes back. */
@@ -278,6 +288,7 @@ class Telle {
 	#forget() {
 		clearTimeout(this.#patience);
 		clearTimeout(this.#renewal);
+		clearTimeout(this.#relist);
 		const socket = this.#socket;
 		this.#socket = null;
 		if (socket) {
@@ -386,6 +397,8 @@ class Telle {
 			this.#missed = undefined;
 			this.#last.clear();
 			this.chats.clear(); // what has changed meanwhile nobody will tell
+			this.#before.clear();
+			this.listing = new Set(this.#followed());
 		}
 		for (const state of data.states ?? []) this.#know(state);
 		for (const page of data.chats ?? []) this.#page(page);
@@ -393,7 +406,40 @@ class Telle {
 		this.#emit("ready", data);
 		if (data.recovered === false) this.#emit("lost", data);
 		this.#again();
+		this.#refusals = 0;
+		this.#list();
 		this.#flush();
+	}
+
+	/** The dealers all of whose chats it follows as an admin: by what was asked for or, unchecked, by what the token says. */
+	#followed() {
+		const claims = claimsOf(this.#token);
+		const [role, dealers, groups] = ["role", "dealerId", "groupId"].map((name) => this.#options[name] ?? claims[name]);
+		return role === "admin" && groups == null ? [dealers ?? []].flat().map(String) : [];
+	}
+
+	/** Asks for the lists that did not come with "ready", again and again until they have come. */
+	#list() {
+		this.#relist = null;
+		if (this.state !== "live" && this.state !== "degraded") {
+			return; // when it is back, then
+		}
+		const asked = new Set(Array.from(this.#calls.values(), ({event, data}) => event === "chats" && data?.dealerId));
+		for (const dealerId of this.listing) {
+			if (asked.has(dealerId)) continue;
+			this.#early.set(dealerId, []);
+			this.more({dealerId}).catch((err) => this.#unlisted(dealerId, err));
+		}
+	}
+
+	#unlisted(dealerId, err) {
+		if (PASSING.has(err.code)) {
+			this.#relist ??= setTimeout(() => this.#list(), pause({}, this.#refusals++, this.#options.backoff));
+		} else if (err.code !== "closed") {
+			this.listing.delete(dealerId);
+			this.#early.delete(dealerId);
+			this.#emit("error", err);
+		}
 	}
 
 	/** Follows again what the handshake has not named. */
@@ -422,6 +468,7 @@ class Telle {
 			return; // the session that said this does not hear it, but a new one does not know that it is of ours
 		}
 		if (this.#missed !== undefined) this.#missed++;
+		this.#early.get(String(data.dealerId))?.push({data, seq, at});
 		if (data.groupId !== undefined) this.#set(key, fold(this.chats.get(key), {data, seq, at}));
 		this.#emit("event", {event, data, seq});
 		this.#emit(event, data, seq);
@@ -440,9 +487,15 @@ class Telle {
 		}
 	}
 
-	#page({dealerId, chats}) {
+	#page({dealerId, chats, more}) {
 		if (chats.length > 0) this.#before.set(dealerId, chats.at(-1).seq);
-		for (const state of chats) this.#know(state);
+		const early = this.#early.get(dealerId) ?? [];
+		for (const state of chats) {
+			this.#know(early.filter(({data}) => String(data.groupId) === state.groupId).reduce(fold, state));
+		}
+		this.listing.delete(dealerId);
+		this.#early.delete(dealerId);
+		this.#emit("chats", {dealerId, chats, more});
 	}
 
 	/** A new connection with a new token, before the old one is no longer good: not of all clients in one moment. */
@@ -521,6 +574,8 @@ class Telle {
 			this.#joins.set(chatKey(join.dealerId, join.groupId), join);
 		} else if (call.event === "customer_message") {
 			this.#said(call.data, seq);
+		} else if (call.event === "chats" && data) {
+			this.#page(data);
 		}
 		this.#settleCall(call, () => call.resolve({seq, state, data}));
 	}
@@ -555,6 +610,29 @@ class Telle {
 }
 
 const unknown = {code: "unavailable", message: "the connection was away for too long: it may be stored"};
+
+const isObject = (data) => typeof data === "object" && data !== null && !Array.isArray(data);
+
+/** What is wrong with what is to be sent, so that no router need be asked; undefined: nothing. */
+function faultOf(event, data) {
+	if (!isObject(data) && !(REQUESTS.has(event) && data === undefined)) {
+		return `the data of ${event} must be an object`;
+	}
+	if (event === "history" && data?.groupId === undefined) {
+		return "groupId is missing";
+	}
+	return undefined;
+}
+
+/** What a token says; nothing, if it is none. */
+function claimsOf(token) {
+	try {
+		const part = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
+		return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(part), (c) => c.charCodeAt(0)))) ?? {};
+	} catch {
+		return {};
+	}
+}
 
 /** What a message is known by. Customer and bot may both count from 1. */
 const nameOf = ({dealerId, groupId, user, id, messageId}) => JSON.stringify([dealerId, groupId, user, id, messageId]);

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { Admin, becomes, until } from "./kit.mjs";
+import { Admin, becomes, gate, until } from "./kit.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
@@ -24,6 +24,26 @@ async function fits(page, where) {
 		await page.setViewportSize({ width, height: 800 });
 		const wide = await page.evaluate(() => document.documentElement.scrollWidth);
 		assert.ok(wide <= width, `${where} is ${wide} wide in a window of ${width}`);
+	}
+	await page.setViewportSize({ width: 1280, height: 800 });
+}
+
+/** Also in a low window no part of a column lies on another, and something of the conversation can be seen. */
+async function stands(page) {
+	for (const [width, height] of [[1280, 400], [800, 320], [640, 360], [320, 256]]) {
+		await page.setViewportSize({ width, height });
+		const cut = await page.evaluate(() => {
+			const seen = (e) => e.getClientRects().length > 0;
+			const columns = [...document.querySelectorAll(".column")].filter(seen);
+			const out = columns.flatMap((column) => [...column.children].filter((e) => seen(e) &&
+				e.getBoundingClientRect().bottom > column.getBoundingClientRect().bottom + 1));
+			const low = [document.getElementById("log")].filter((e) => seen(e) && e.clientHeight < 60);
+			const short = [...document.querySelectorAll("button")].filter((e) => seen(e) && e.scrollWidth > e.clientWidth);
+			return [...out, ...low, ...short].map((e) => `${e.id || e.className} at ${JSON.stringify(e.getBoundingClientRect())}`);
+		});
+		assert.deepEqual(cut, [], `a window of ${width} × ${height}`);
+		const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+		assert.ok(wide <= width, `${wide} wide in a window of ${width} × ${height}`);
 	}
 	await page.setViewportSize({ width: 1280, height: 800 });
 }
@@ -54,6 +74,7 @@ async function noAccessibilityFault(world) {
 	await becomes("nothing to be on its way", () => a1.page.locator("#lines .fate").count(), 0);
 	await faultless(a1.page, "console, a chat selected");
 	await fits(a1.page, "console");
+	await stands(a1.page);
 	await faultless(customer.page, "widget, open");
 	await fits(customer.page, "widget");
 	await world.picture("dark");
@@ -63,9 +84,18 @@ async function noAccessibilityFault(world) {
 	const narrow = await world.admin(1, dealer, "a2", { context: { viewport: { width: 400, height: 800 } } });
 	await narrow.select(group);
 	await narrow.sees("hello");
+	const events = narrow.page.locator("#events > li").first();
+	assert.equal(await events.isVisible(), false);
 	await faultless(narrow.page, "console, narrow");
+	await narrow.page.getByRole("button", { name: /^Show Events/ }).click();
+	await customer.say("another one");
+	await events.waitFor();
+	await faultless(narrow.page, "console, narrow, with events");
+	await stands(narrow.page);
+	await narrow.page.setViewportSize({ width: 400, height: 800 });
 	await narrow.button("Chats").click();
 	await narrow.chat(group).waitFor();
+	await stands(narrow.page);
 }
 
 /** The main story without a mouse. */
@@ -180,6 +210,14 @@ async function withTokens(world) {
 	await a1.sees("I have a token");
 	await world.picture("tokens");
 
+	// A token that does not say who it is for is kept until somebody does.
+	const nameless = await world.open("a9", `${base}/#token=${await world.ask("token", "admin", dealer, "")}`);
+	await until("the console to ask who it is", async () => /say under which id you act/.test(await nameless.locator("#sign-in-error").textContent()));
+	await becomes("the focus to be where it is said", () => nameless.evaluate(() => document.activeElement.id), "admin");
+	await nameless.keyboard.type("a9");
+	await nameless.keyboard.press("Enter");
+	await new Admin(nameless, "a9").health("live");
+
 	await page.getByRole("button", { name: "Sign out" }).click();
 	await page.getByRole("textbox", { name: "Token of an admin" }).fill("nonsense");
 	await page.getByRole("button", { name: "Sign in" }).click();
@@ -196,10 +234,29 @@ async function onADealersOwnSite(world) {
 	const admin = await world.open("a1", `${world.routers[3]}/#token=${await world.ask("token", "admin", "dealer", "a1")}`);
 	const a1 = new Admin(admin, "a1");
 	await a1.health("live");
-	const site = await world.open("customer", await world.ask("dealer"));
+	const site = await world.open("customer", "");
+	const g = await gate(site);
+	await site.goto(await world.ask("dealer"));
+	const say = async (text) => {
+		await site.getByRole("textbox", { name: "Message" }).fill(text);
+		await site.keyboard.press("Enter");
+	};
+	const state = (wanted) => becomes("the widget to tell", () => site.locator("#telle-chat .state").textContent(), wanted);
+
+	// What is no token of the dealer's is said in words, and asked for again.
+	for (const [body, wanted] of [
+		["<h1>nonsense</h1>", "The chat cannot be opened: /token gave no token"],
+		["{}", "The chat cannot be opened: /token gave no token"],
+		[await world.ask("token", "customer", "other", "anna"), "The chat cannot be opened: the token is for dealer other, and this page is of dealer"],
+	]) {
+		await site.route("**/token", (route) => route.fulfill({ body }));
+		await site.getByRole("button", { name: "Ask us" }).click();
+		await state(wanted);
+		await site.getByRole("button", { name: "Close" }).click();
+		await site.unroute("**/token");
+	}
 	await site.getByRole("button", { name: "Ask us" }).click();
-	await site.getByRole("textbox", { name: "Message" }).fill("I am Anna");
-	await site.keyboard.press("Enter");
+	await say("I am Anna");
 	await a1.marks("anna", /1 unread message/);
 	await a1.select("anna");
 	await a1.sees("I am Anna");
@@ -209,6 +266,21 @@ async function onADealersOwnSite(world) {
 	assert.equal(await site.locator("#telle-chat .all").evaluate((e) => getComputedStyle(e).position), "fixed");
 	assert.equal(await site.locator("#telle-chat .panel").evaluate((e) => getComputedStyle(e).backgroundColor), "rgb(26, 30, 37)");
 	await world.picture("dealer");
+
+	// What ends for good can be begun anew, and what was not stored is not left unasked.
+	g.deaf = true;
+	await say("Still there?");
+	await world.leave(site, true);
+	g.end(4403, "not for here any more");
+	await state("The chat has ended: not for here any more");
+	const lost = site.locator("#telle-chat li.failed");
+	await becomes("it to be said", () => lost.locator(".fate").textContent(), "not sent: the chat has ended Send again Discard");
+	g.open();
+	await lost.getByRole("button", { name: "Send again" }).click();
+	await a1.sees("Still there?");
+	await state("");
+	await becomes("it to be stored", () => lost.count(), 0);
+	await world.leave(site, false);
 }
 
 export const scenarios = {

@@ -35,6 +35,7 @@ export class World {
 		Object.assign(this, { browser, routers, ask, name });
 		this.windows = [];
 		this.faults = [];
+		this.stayed = []; // who was asked whether to leave a page, and has not left it
 		this.log = [];
 	}
 
@@ -45,7 +46,8 @@ export class World {
 		page.setDefaultTimeout(patience);
 		page.on("pageerror", (error) => this.faults.push(`${who}: ${error.stack}`));
 		page.on("dialog", (dialog) => {
-			this.faults.push(`${who}: a script that nobody should run says ${dialog.message()}`);
+			if (dialog.type() === "beforeunload") this.stayed.push(who);
+			else this.faults.push(`${who}: a script that nobody should run says ${dialog.message()}`);
 			dialog.dismiss();
 		});
 		page.on("console", (message) => this.hear(who, message));
@@ -99,6 +101,15 @@ export class World {
 		return new Customer(page);
 	}
 
+	/** Somebody closes his window, and the page asks whether he means it, or goes. */
+	async leave(page, asks) {
+		const before = this.stayed.length;
+		const gone = new Promise((resolve) => page.once("close", () => resolve("gone")));
+		await page.close({ runBeforeUnload: true });
+		if (!asks) return gone;
+		await becomes("the page to ask", async () => this.stayed.length - before, 1);
+	}
+
 	/** What a bot says: by Redis, as another server. */
 	bot(dealerId, groupId, message) {
 		return this.ask("publish", JSON.stringify({ type: "UPDATE_MSG", dealerId, groupId, user: "bot", message }));
@@ -129,6 +140,20 @@ export class Admin {
 		this.draft = page.getByRole("textbox", { name: "Reply to the customer" });
 		this.notice = page.locator("#notice");
 		this.state = page.locator("#chat-state");
+	}
+
+	/** Says who he is, where the console asks for it. */
+	async signIn(dealer, id) {
+		await this.page.getByRole("textbox", { name: "Dealer" }).fill(dealer);
+		await this.page.getByRole("textbox", { name: "Your admin id" }).fill(id);
+		await this.button("Sign in").click();
+		await this.health("live");
+	}
+
+	/** All that the page holds, also where nobody sees it. */
+	everything() {
+		return this.page.evaluate(() => [document.title, document.documentElement.outerHTML,
+			...[...document.querySelectorAll("input, textarea, select")].map((field) => field.value)].join("\n"));
 	}
 
 	health(state) {
@@ -218,19 +243,29 @@ export class Customer {
 	}
 }
 
-/** Puts a gate before a page's sockets: what comes for it waits while the gate is shut. */
+/**
+ * Puts a gate before a page's sockets: what comes for it waits while the gate is shut. While it is late, so do lists of
+ * chats only, and are left out of "ready". While it is deaf, nothing that the page sends goes through.
+ */
 export async function gate(page) {
-	const g = { shut: false, held: [], sent: [] };
+	const g = { shut: false, late: false, deaf: false, held: [], sent: [] };
 	await page.routeWebSocket(/\/ws\?/, (socket) => {
 		const server = socket.connectToServer();
-		server.onMessage((message) => (g.shut ? g.held.push(() => socket.send(message)) : socket.send(message)));
+		server.onMessage((message) => {
+			const { event, data } = JSON.parse(message);
+			const list = g.late && data?.chats;
+			if (list && event === "ready") socket.send(JSON.stringify({ event, data: { ...data, chats: undefined } }));
+			else if (list || g.shut) g.held.push(() => socket.send(message));
+			else socket.send(message);
+		});
 		socket.onMessage((message) => {
 			g.sent.push(JSON.parse(message));
-			server.send(message);
+			if (!g.deaf) server.send(message);
 		});
+		g.end = (code, reason) => socket.close({ code, reason });
 	});
 	g.open = () => {
-		g.shut = false;
+		g.shut = g.late = g.deaf = false;
 		for (const send of g.held.splice(0)) send();
 	};
 	return g;

@@ -104,9 +104,11 @@ async function oneOfTwoHasTheChat(world) {
 	await world.picture("decided");
 
 	// Who is told so may still take it, knowing from whom.
-	await loser.button("Take over").click();
+	await loser.button(`Take over from ${winner.id}`).click();
 	await loser.says(/you have the chat/);
 	await winner.says(new RegExp(`${loser.id} has the chat`));
+	await becomes("who had the chat to be told", () => winner.notice.textContent(), `${loser.id} has taken the chat over from you`);
+	await becomes("the former owner to be named", () => winner.page.locator("#take").textContent(), `Take over from ${loser.id}`);
 }
 
 /** Waits until something holds of one of several, and returns that one. */
@@ -188,9 +190,80 @@ async function aLongConversation(world) {
 	await becomes("all chats", () => a1.list.locator(".chat").count(), 21);
 	await a1.page.getByRole("searchbox", { name: "Search chats" }).fill("OTHER-17");
 	await becomes("the one that was looked for", () => a1.list.locator(".chat .name").allTextContents(), ["other-17"]);
+	await a1.page.getByRole("searchbox", { name: "Search chats" }).fill("nobody");
+	await becomes("nothing to be found", () => a1.page.locator("#list-note").textContent(), "No chat matches.");
+}
+
+/** Two admins after one another, in one window. */
+async function theNextAdmin(world) {
+	const [dealer, group] = ["alpha", "g-alpha"];
+	let g;
+	const a1 = await world.admin(0, dealer, "a1", { prepare: async (page) => { g = await gate(page); } });
+	const customer = await world.customer(2, dealer, group);
+	await customer.say("for alpha only");
+	await a1.select(group);
+	await a1.sees("for alpha only");
+	await until("the event", async () => await a1.page.locator("#events > li").count() > 0);
+	await a1.page.getByRole("checkbox", { name: "This chat only" }).check();
+	await a1.button("Pause").click();
+	await a1.page.getByRole("searchbox", { name: "Search chats" }).fill("alpha");
+	await a1.button("System message").click();
+	await a1.page.locator("#system-text").fill("to alpha");
+	await a1.page.keyboard.press("Escape");
+
+	// A reply that the router never gets, and one that is not finished.
+	g.deaf = true;
+	await a1.reply("unsent by alpha");
+	await a1.sees("unsent by alpha");
+	await a1.draft.fill("half of alpha");
+	await world.leave(a1.page, true);
+	g.end(4401, "the token has expired");
+	await becomes("the console to say why", () => a1.page.locator("#sign-in-error").textContent(), "the token has expired");
+	g.open();
+	assert.doesNotMatch(await a1.everything(), /alpha/);
+
+	// Nobody else sees it: no other admin, and nobody of another dealer.
+	await a1.signIn(dealer, "a2");
+	await a1.select(group);
+	await a1.sees("for alpha only");
+	assert.equal(await a1.draft.inputValue(), "");
+	assert.doesNotMatch(await a1.everything(), /unsent|half of/);
+	await a1.button("Close chat").click();
+	await a1.says(/closed/);
+	await a1.button("Sign out").click();
+	await a1.signIn("beta & gamma", "a1");
+	await becomes("the way to the widget", () => a1.page.getByRole("link", { name: "the widget" }).getAttribute("href"), "/widget?dealer=beta%20%26%20gamma");
+	assert.doesNotMatch(await a1.everything(), /alpha|a2 /);
+	assert.equal(await a1.button("Pause").getAttribute("aria-pressed"), "false");
+	await world.bot("beta & gamma", "g1", "hello");
+	await becomes("their own event", () => a1.page.locator("#events .of").allTextContents(), ["beta & gamma / g1"]);
+	await a1.button("Sign out").click();
+
+	// Who has written it may send it, though the chat is closed, and not in a list that is late.
+	g.late = true;
+	await a1.signIn(dealer, "a1");
+	await becomes("the console to say that there may be chats", () => a1.page.locator("#list-note").textContent(), "Loading …");
+	assert.equal(await a1.page.locator("#no-chats").isVisible(), false);
+	await until("the list to be asked for", async () => g.held.length > 0);
+	g.open();
+	await a1.marks(group, /a reply was not sent/);
+	assert.equal(await a1.page.locator("#list-note").textContent(), "");
+	await a1.select(group);
+	await becomes("what was not finished", () => a1.draft.inputValue(), "half of alpha");
+	await a1.button("Send again").click();
+	await customer.sees("unsent by alpha");
+	await becomes("nothing to be on its way", () => a1.page.locator("#lines .fate").count(), 0);
+	await a1.marks(group, /^g-alpha, online$/);
+	const stored = (await world.ask("stored", dealer, group)).filter(({ data }) => data.message === "unsent by alpha");
+	const [first] = g.sent.filter(({ data }) => data.message === "unsent by alpha");
+	assert.deepEqual(stored.map(({ data }) => data.messageId), [first.data.messageId]);
+	await world.leave(a1.page, true); // for what is not finished
+	await a1.draft.fill("");
+	await world.leave(a1.page, false);
 }
 
 export const scenarios = {
+	"the next admin": theNextAdmin,
 	"a customer and two admins": aCustomerAndTwoAdmins,
 	"one of two has the chat": oneOfTwoHasTheChat,
 	"markup is text": markupIsText,

@@ -67,8 +67,12 @@ func TestDevServesTheConsoleWhereItSays(t *testing.T) {
 			}
 		}
 	}
-	_, port, _ := net.SplitHostPort(d.routers[0].public)
-	for _, want := range []string{"http://localhost:" + port + "/ ", "http://localhost:" + port + "/widget"} {
+	port := func(n int) string {
+		_, port, _ := net.SplitHostPort(d.routers[n].public)
+		return port
+	}
+	for _, want := range []string{"http://localhost:" + port(0) + "/#dealer=d1&admin=a1 ",
+		"http://localhost:" + port(1) + "/#dealer=d1&admin=a2 ", "http://localhost:" + port(0) + "/widget"} {
 		if !strings.Contains(d.text(), want) {
 			t.Errorf("the greeting has no %s:\n%s", want, d.text())
 		}

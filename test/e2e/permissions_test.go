@@ -664,6 +664,9 @@ func testState(t *testing.T, g *guarded) {
 	if !strings.Contains(all, one) || strings.Count(all, "\n") != 2 { // and g7
 		t.Errorf("the states are %s", all)
 	}
+	if none := show("nobody"); none != "nothing is known of chats of dealer nobody\n" {
+		t.Errorf("of a dealer without chats it says %q", none)
+	}
 	p := start(t, nil, "telle", append([]string{"state", "rebuild"}, g.flags("operator")...)...)
 	if code := p.exitCode(); code != 0 || !strings.Contains(p.text(), " of ") {
 		t.Errorf("telle state rebuild ended with %d: %s", code, p.text())

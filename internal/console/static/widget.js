@@ -96,27 +96,43 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 
 	/** The function that says who the customer is; undefined: nobody asks. */
 	function tokens() {
-		if (said.tokenFunction) {
-			return async () => {
-				const token = window[said.tokenFunction];
-				if (typeof token !== "function") throw new Error(`the page has no function ${said.tokenFunction}`);
-				return token();
-			};
-		}
-		if (!said.tokenUrl) return undefined;
+		const from = said.tokenFunction || said.tokenUrl;
+		if (!from) return undefined;
 		return async () => {
-			const answer = await fetch(said.tokenUrl, { credentials: "include", cache: "no-store" });
-			if (!answer.ok) throw new Error(`${said.tokenUrl} answers ${answer.status}`);
-			const text = (await answer.text()).trim();
-			return text.startsWith("{") ? JSON.parse(text).token : text;
+			const token = said.tokenFunction ? await ofFunction(from) : await ofURL(from);
+			if (!claimsOf(token)) throw new Error(`${from} gave no token`);
+			return token;
 		};
 	}
 
-	/** What a token says, unchecked: the router checks it. */
-	function claimsOf(token) {
-		const part = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
-		return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(part), (c) => c.charCodeAt(0))));
+	function ofFunction(name) {
+		if (typeof window[name] !== "function") throw new Error(`the page has no function ${name}`);
+		return window[name]();
 	}
+
+	async function ofURL(url) {
+		const answer = await fetch(url, { credentials: "include", cache: "no-store" }).catch(() => null);
+		if (!answer) throw new Error(`${url} does not answer`);
+		if (!answer.ok) throw new Error(`${url} answers ${answer.status}`);
+		const text = (await answer.text()).trim();
+		try {
+			return JSON.parse(text).token;
+		} catch {
+			return text;
+		}
+	}
+
+	/** What a token says, unchecked: the router checks it. null: it is none. */
+	function claimsOf(token) {
+		try {
+			const part = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
+			return Object(JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(part), (c) => c.charCodeAt(0)))));
+		} catch {
+			return null;
+		}
+	}
+
+	const ask = (e) => e.preventDefault();
 
 	class Widget {
 		constructor() {
@@ -175,7 +191,7 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 			this.state.classList.toggle("bad", bad);
 		}
 
-		/** Connects, once. Where that fails before there is a connection, the next call tries again. */
+		/** Connects, once. Where that fails before there is a connection, or it ends for good, the next call tries again. */
 		connect() {
 			this.connected ??= this.begin();
 			this.connected.catch((error) => {
@@ -201,7 +217,11 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 				return { dealerId: dealer, groupId: this.group };
 			}
 			const first = await token();
-			this.group = String(claimsOf(first).groupId ?? (said.group || keptGroup()));
+			const { dealerId, groupId } = claimsOf(first);
+			if (dealerId !== undefined && ![dealerId].flat().map(String).includes(dealer)) {
+				throw new Error(`the token is for dealer ${dealerId}, and this page is of ${dealer}`);
+			}
+			this.group = String(groupId ?? (said.group || keptGroup()));
 			let next = first;
 			return { groupId: this.group, token: async () => { const now = next ?? await token(); next = undefined; return now; } };
 		}
@@ -223,6 +243,7 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 				closed: `The chat has ended${about?.reason ? `: ${about.reason}` : "."}`,
 			};
 			this.show(words[state] ?? "", state === "closed");
+			if (state === "closed") this.connected = this.joined = this.loaded = undefined; // who writes on tries anew
 		}
 
 		/** Says that the customer is here, once: who was reported gone and comes back, the router sees by itself. */
@@ -281,9 +302,22 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 				await this.connect();
 				own.seq = (await this.send("customer_message", { type: "UPDATE_MSG", message: own.text, messageId: own.id })).seq;
 			} catch (error) {
-				own.error = error.message;
+				own.error = error.code === "closed" ? "the chat has ended" : error.message;
 			}
 			this.draw();
+		}
+
+		discard(own) {
+			this.own = this.own.filter((o) => o !== own);
+			this.rows.get(own.id).remove();
+			this.draw();
+			this.draft.focus(); // the button that had it is gone
+		}
+
+		/** While something is not stored, the browser asks before the page goes. */
+		guard() {
+			if (this.own.some((own) => this.storedAt(own) === undefined)) addEventListener("beforeunload", ask);
+			else removeEventListener("beforeunload", ask);
 		}
 
 		key(e) {
@@ -315,13 +349,15 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 				if (line && !own.has(e.data.messageId)) lines.push({ key: e.seq, at: e.seq, ...line });
 			}
 			this.own.forEach((o, i) => {
-				const stored = o.seq ?? this.seqOf(o.id);
+				const stored = this.storedAt(o);
 				lines.push({ key: o.id, at: stored ?? Infinity, turn: i, kind: "me", text: o.text, own: o, stored });
 			});
 			return lines.sort((a, b) => (a.at === b.at ? (a.turn ?? 0) - (b.turn ?? 0) : a.at - b.at));
 		}
 
-		seqOf(id) {
+		/** Where the stream has what this page has said; undefined: nobody knows that it has. */
+		storedAt({ id, seq }) {
+			if (seq !== undefined) return seq;
 			for (const e of this.events.values()) if (e.data.messageId === id) return e.seq;
 			return undefined;
 		}
@@ -337,6 +373,7 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 				else this.list.insertBefore(row, next);
 			}
 			if (atEnd) this.log.scrollTop = this.log.scrollHeight;
+			this.guard();
 		}
 
 		row(line) {
@@ -349,13 +386,16 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 
 		fate(row, { own, stored }) {
 			const fate = row.lastElementChild;
-			const now = own.error ? "failed" : stored ? "sent" : "sending …";
+			const error = stored ? "" : own.error;
+			const now = error ? "failed" : stored ? "sent" : "sending …";
 			if (stored) row.dataset.seq = stored;
-			if (fate.dataset.now === now + own.error) return;
-			fate.dataset.now = now + own.error;
-			row.classList.toggle("failed", Boolean(own.error));
-			if (!own.error) return fate.replaceChildren(now);
-			fate.replaceChildren(`not sent: ${own.error} `, el("button", { type: "button", onclick: () => this.deliver(own) }, "Send again"));
+			if (fate.dataset.now === now + error) return;
+			fate.dataset.now = now + error;
+			row.classList.toggle("failed", Boolean(error));
+			if (!error) return fate.replaceChildren(now);
+			fate.replaceChildren(`not sent: ${error} `,
+				el("button", { type: "button", onclick: () => this.deliver(own) }, "Send again"), " ",
+				el("button", { type: "button", onclick: () => this.discard(own) }, "Discard"));
 		}
 	}
 

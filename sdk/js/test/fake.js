@@ -57,7 +57,7 @@ export async function play(t, options = {}) {
 	const chat = connect({url: "http://router.test", WebSocket: Socket, ...options});
 	t.after(() => chat.close());
 	const heard = [];
-	for (const event of ["state", "ready", "recovered", "lost", "event", "states", "expiring", "error"]) {
+	for (const event of ["state", "ready", "recovered", "lost", "event", "states", "chats", "expiring", "error"]) {
 		chat.on(event, (...args) => heard.push([event, ...args]));
 	}
 	await settled();

@@ -117,6 +117,19 @@ test("what is refused can be sent again as the same message", async (t) => {
 	await second;
 });
 
+test("what can be nothing is refused at once, and sends nothing", async (t) => {
+	const {chat, sockets} = await play(t);
+	const nothing = [() => chat.send("customer_message"), () => chat.send("CHAT_MESSAGE", null), () => chat.send("MUTE_STATE", "text"),
+		() => chat.send("SYS_MESSAGE", []), () => chat.send("history"), () => chat.history(), () => chat.history({limit: 1})];
+	for (const send of nothing) await assert.rejects(send, {name: "TelleError", code: "invalid_event"}, String(send));
+	sockets[0].ready();
+	for (const send of nothing) await assert.rejects(send, {name: "TelleError", code: "invalid_event"}, String(send));
+	assert.deepEqual(sockets[0].sent, []);
+	const asked = [chat.follow(), chat.more()]; // these may say nothing
+	sockets[0].acks();
+	await Promise.all(asked);
+});
+
 test("no answer in time rejects, and makes a new connection", async (t) => {
 	const {chat, sockets, told, again} = await play(t);
 	sockets[0].ready();
@@ -275,7 +288,7 @@ test("what it follows it follows again", async (t) => {
 	});
 	await t.test("an admin of all chats is not narrowed", async (t) => {
 		const {chat, sockets, again} = await play(t, {role: "admin", dealerId: "d1"});
-		sockets[0].ready();
+		sockets[0].ready({chats: [{dealerId: "d1", chats: [], more: false}]});
 		const asked = chat.follow("g2", "d2");
 		sockets[0].acks();
 		await asked;

@@ -17,6 +17,7 @@ try {
 } catch (err) {
 	if (err instanceof TelleError && err.code === "conflict") console.log(err.owner);
 }
+chat.on("chats", ({ dealerId, more }) => console.log(more, chat.listing.has(dealerId)));
 const page = await chat.history({ groupId: "g1", limit: 10 });
 for (const { event, at } of page.events) console.log(event, at);
 console.log(fold(undefined, { data: page.events[0].data, seq: 1 })?.open);
@@ -25,5 +26,7 @@ console.log(fold(undefined, { data: page.events[0].data, seq: 1 })?.open);
 void chat.send("CLOSE_CHAT", { type: "CHAT_MSG", dealerId: 1, groupId: 2, adminId: 3 });
 // @ts-expect-error no such event
 chat.on("stat", () => {});
+// @ts-expect-error of which chat
+void chat.history();
 // @ts-expect-error nobody else may set it
 chat.state = "live";

@@ -11,9 +11,11 @@ const filters = {
 };
 
 export class Chats {
-	constructor(me, several, { select, more }) {
-		this.me = me;
-		this.several = several; // whether the admin has more than one dealer
+	constructor({ adminId, dealers }, { select, more, unsent }) {
+		this.me = adminId;
+		this.several = dealers.length > 1;
+		this.unsent = unsent; // of a key: how many replies were not sent
+		this.loading = true;
 		this.select = select;
 		this.more = more;
 		this.soon = soon(() => this.show());
@@ -27,15 +29,23 @@ export class Chats {
 		on("more-chats", "click", () => this.more());
 		on("chats", "keydown", (e) => this.key(e));
 		on("chats", "click", (e) => this.choose(e.target.closest("[role=option]")));
+		$("widget-link").href = `/widget?dealer=${encodeURIComponent(dealers[0])}`;
 	}
 
 	end() {
 		this.life.abort();
-		$("chats").replaceChildren();
+		this.soon.stop();
+		this.states = [];
+		$("more-chats").hidden = true;
+		$("search").value = "";
+		$("which").value = "open";
+		$("widget-link").href = "/widget";
+		this.show();
 	}
 
-	update(states, selected, more) {
+	update({ states, selected, more, loading }) {
 		this.states = states;
+		this.loading = loading;
 		$("more-chats").hidden = !more;
 		this.selected = selected;
 		this.soon();
@@ -45,8 +55,9 @@ export class Chats {
 		const filter = filters[$("which").value];
 		const words = $("search").value.trim().toLowerCase();
 		const at = (state) => Date.parse(state.lastActivity) || 0;
+		const key = (s) => chatKey(s.dealerId, s.groupId);
 		return this.states
-			.filter((s) => filter(s, this.me) || chatKey(s.dealerId, s.groupId) === this.selected)
+			.filter((s) => filter(s, this.me) || key(s) === this.selected || this.unsent(key(s)) > 0)
 			.filter((s) => `${s.groupId} ${s.adminId ?? ""} ${this.several ? s.dealerId : ""}`.toLowerCase().includes(words))
 			.sort((a, b) => at(b) - at(a) || b.seq - a.seq);
 	}
@@ -56,10 +67,18 @@ export class Chats {
 		const key = (s) => chatKey(s.dealerId, s.groupId);
 		if (!shown.some((s) => key(s) === this.current)) this.current = shown.length ? key(shown[0]) : null;
 		arrange($("chats"), shown, key, () => this.make(), (e, s) => this.fill(e, s, key(s)));
-		$("no-chats").hidden = this.states.length > 0;
+		$("no-chats").hidden = this.loading || this.states.length > 0;
+		write($("list-note"), this.noteOn(shown));
 		const unread = this.states.filter((s) => s.unread > 0).length;
 		write($("chats-count"), unread ? `${unread} unread` : "");
 		document.title = unread ? `(${unread}) Telle console` : "Telle console";
+	}
+
+	/** Why the list is empty, if it is for another reason than that there are no chats. */
+	noteOn(shown) {
+		if (shown.length > 0) return "";
+		if (this.states.length > 0) return "No chat matches.";
+		return this.loading ? "Loading …" : "";
 	}
 
 	/** What a chat is called is what stands there, so that it can be read out and be spoken to. */
@@ -79,15 +98,16 @@ export class Chats {
 		e.classList.toggle("closed", !state.open);
 		write(name, this.several ? `${state.dealerId} / ${state.groupId}` : state.groupId);
 		if (e.at !== state.lastActivity) when.replaceChildren(timeOf(e.at = state.lastActivity));
-		write(marks, this.marksOf(state).join(" · "));
+		write(marks, this.marksOf(state, this.unsent(key)).join(" · "));
 		if (e.unread !== state.unread) {
 			const words = el("span", { class: "hidden" }, ` unread message${state.unread === 1 ? "" : "s"}`);
 			unread.replaceChildren(...((e.unread = state.unread) ? [String(state.unread), words] : []));
 		}
 	}
 
-	marksOf(state) {
+	marksOf(state, unsent) {
 		const marks = [state.online ? "online" : "offline"];
+		if (unsent) marks.unshift(unsent === 1 ? "a reply was not sent" : `${unsent} replies were not sent`);
 		if (state.muted) marks.push(state.adminId === this.me ? "muted by you" : `muted by ${state.adminId}`);
 		if (!state.open) marks.push("closed");
 		return marks;

@@ -8,7 +8,6 @@ import { showHealth, showRecovered } from "./health.js";
 import { RawEvents } from "./rawevents.js";
 import { signIn } from "./signin.js";
 
-const raw = new RawEvents();
 let ask; // shows the form again, with a reason
 
 /** One admin's time in this window. */
@@ -17,11 +16,13 @@ class Visit {
 		this.who = who;
 		this.selected = null;
 		this.reading = new Map(); // key -> sequence of the state for which CHAT_READ was sent
-		this.desk = new Desk(who, (what, ...about) => this[what]?.(...about));
-		this.list = new Chats(who.adminId, who.dealers.length > 1, {
+		this.desk = new Desk(who, (what, ...about) => this.hear(what, ...about));
+		this.list = new Chats(who, {
 			select: (dealerId, groupId) => this.select(dealerId, groupId),
-			more: () => this.desk.listMore().catch((error) => this.error(error)),
+			more: () => this.desk.listMore().catch((error) => this.hear("error", error)),
+			unsent: (key) => this.desk.unsent(key).filter((reply) => reply.error).length,
 		});
+		this.raw = new RawEvents();
 		this.view = new ConversationView(this.desk, () => this.deselect());
 		this.watch = () => this.read();
 		document.addEventListener("visibilitychange", this.watch);
@@ -32,23 +33,31 @@ class Visit {
 		$("search").focus();
 	}
 
+	/** Leaves nothing of the visit on the page: the next one may be somebody else's, of another dealer. */
 	end(why) {
-		if (this.ended) return; // closing tells, too
 		this.ended = true;
 		document.removeEventListener("visibilitychange", this.watch);
 		this.desk.close();
 		this.view.end();
 		this.list.end();
+		this.raw.end();
 		for (const id of ["who", "sign-out", "columns"]) $(id).hidden = true;
+		for (const id of ["who", "recovered", "announce"]) write($(id), "");
+		$("columns").classList.remove("in-chat");
 		showHealth({ state: "Not signed in" });
 		ask(why);
+	}
+
+	/** What the desk tells, until the visit has ended. */
+	hear(what, ...about) {
+		if (!this.ended) this[what]?.(...about);
 	}
 
 	select(dealerId, groupId) {
 		this.selected = this.desk.conversation(dealerId, groupId);
 		$("columns").classList.add("in-chat");
 		this.view.select(this.selected);
-		raw.select(this.selected);
+		this.raw.select(this.selected);
 		this.chats();
 		$("draft").focus();
 		this.read();
@@ -58,7 +67,8 @@ class Visit {
 		this.selected = null;
 		$("columns").classList.remove("in-chat");
 		this.view.select(null);
-		raw.select(null);
+		this.raw.select(null);
+		this.list.selected = null;
 		this.list.show();
 		$("chats").querySelector("[tabindex='0']")?.focus();
 	}
@@ -97,18 +107,23 @@ class Visit {
 	}
 
 	chats() {
-		this.list.update(this.desk.chats(), this.selected?.key, this.desk.hasMore);
+		this.list.update({ states: this.desk.chats(), selected: this.selected?.key, more: this.desk.hasMore, loading: this.desk.loading });
 		this.view.soon();
 		this.read();
 	}
 
 	event(e) {
-		raw.add(e);
+		this.raw.add(e);
+	}
+
+	taken(c, by) {
+		this.view.problem(`${by} has taken ${c === this.selected ? "the chat" : this.view.nameOf(c)} over from you`);
 	}
 
 	conversation(c, e) {
 		if (c === undefined && this.selected) this.view.loadFirst();
 		if (c === undefined || c === this.selected) this.view.soon();
+		this.list.soon(); // it says what was not sent
 		if (e) announce(e, c === this.selected ? "" : `in ${c.groupId}`, this.who.adminId);
 	}
 }

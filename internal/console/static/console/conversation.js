@@ -1,6 +1,7 @@
 // In the middle: one conversation, and what may be done to it.
 
 import { $, arrange, el, soon, textOf, timeOf, write } from "./dom.js";
+import { keepDraft, takeDraft } from "./unsent.js";
 
 /** What an event is to who reads the conversation: {kind, who, text}; null: nothing. */
 export function describe({ event, data }, me) {
@@ -24,9 +25,6 @@ export function describe({ event, data }, me) {
 	return null;
 }
 
-// What was written and not sent, by who writes and where: it outlives a session that ends.
-const drafts = new Map();
-
 export class ConversationView {
 	constructor(desk, deselect) {
 		this.desk = desk;
@@ -34,6 +32,7 @@ export class ConversationView {
 		this.conversation = null;
 		this.soon = soon(() => this.show());
 		this.acting = new Set(); // the buttons whose work is under way
+		this.atEnd = true; // so that the end shows in a window that becomes lower, too
 		this.life = new AbortController();
 		const on = (id, event, handler) => $(id).addEventListener(event, handler, { signal: this.life.signal });
 		on("back", "click", deselect);
@@ -46,6 +45,9 @@ export class ConversationView {
 		on("system-form", "submit", () => this.sendSystem());
 		on("draft", "keydown", (e) => this.key(e));
 		on("draft", "input", () => this.grow());
+		on("log", "scroll", () => { this.atEnd = this.endShows(); });
+		this.height = new ResizeObserver(() => this.atEnd && this.toEnd());
+		this.height.observe($("log"));
 		on("reply", "submit", (e) => {
 			e.preventDefault();
 			this.reply();
@@ -54,16 +56,20 @@ export class ConversationView {
 
 	end() {
 		this.life.abort();
+		this.height.disconnect();
+		this.soon.stop();
 		this.select(null);
+		$("system-dialog").close();
+		$("system-form").reset();
+		for (const id of ["system-chat", "system-dealer"]) write($(id), "");
 	}
 
 	select(conversation) {
-		const draft = (c) => `${this.me}\u0000${c?.key}`;
-		if (this.conversation) drafts.set(draft(this.conversation), $("draft").value);
+		if (this.conversation) keepDraft(this.me, this.conversation.key, $("draft").value);
 		this.conversation = conversation;
 		this.problem("");
 		$("lines").replaceChildren();
-		$("draft").value = drafts.get(draft(conversation)) ?? "";
+		$("draft").value = conversation ? takeDraft(this.me, conversation.key) : "";
 		for (const id of ["mute", "take", "close", "system", "draft", "send"]) $(id).disabled = !conversation;
 		write($("chat-title"), conversation ? this.nameOf(conversation) : "No chat selected");
 		this.grow();
@@ -97,10 +103,15 @@ export class ConversationView {
 		try {
 			await this.desk.load(c);
 		} catch (error) {
-			this.problem(`The conversation cannot be read back: ${error.message}`);
+			if (c === this.conversation) this.problem(`The conversation cannot be read back: ${error.message}`);
 		}
 		if (c === this.conversation) $("log").scrollTop = $("log").scrollHeight - fromEnd;
 		if (!c.more) $("log").focus(); // the button that had it is gone
+	}
+
+	endShows() {
+		const log = $("log");
+		return log.scrollHeight - log.scrollTop - log.clientHeight < 40;
 	}
 
 	toEnd() {
@@ -109,8 +120,7 @@ export class ConversationView {
 
 	show() {
 		const c = this.conversation;
-		const log = $("log");
-		const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+		const atEnd = this.endShows();
 		arrange($("lines"), c ? this.lines() : [], (l) => l.key, (l) => this.make(l), (e, l) => this.fill(e, l));
 		$("older").hidden = !c?.more;
 		this.showState();
@@ -123,7 +133,7 @@ export class ConversationView {
 			const what = describe(e, this.me);
 			if (what) lines.push({ key: e.seq, at: e.at, seq: e.seq, ...what });
 		}
-		for (const p of this.conversation.pending) lines.push({ key: p.id, kind: "me", who: "You", text: p.text, pending: p });
+		for (const p of this.desk.unsent(this.conversation.key)) lines.push({ key: p.id, kind: "me", who: "You", text: p.text, pending: p });
 		return lines;
 	}
 
@@ -161,6 +171,7 @@ export class ConversationView {
 		if (state && !state.open) words.push("closed");
 		write($("chat-state"), words.join(" · "));
 		write($("mute"), state?.muted ? "Unmute bot" : "Mute bot");
+		write($("take"), state?.muted && state.adminId && !mine ? `Take over from ${state.adminId}` : "Take over");
 		// Not disabled: who has just pressed it with the keyboard would lose his place.
 		$("take").setAttribute("aria-disabled", String(Boolean(mine)));
 		$("close").setAttribute("aria-disabled", String(Boolean(state && !state.open)));
@@ -181,10 +192,11 @@ export class ConversationView {
 	async act(what, explain = (error) => error.message) {
 		const c = this.conversation;
 		const tell = (text) => c === this.conversation && this.problem(text);
-		tell(this.desk.state === "live" ? "" : "That is done when the router is back.");
+		const meanwhile = this.desk.state === "live" ? "" : "That is done when the router is back.";
+		tell(meanwhile);
 		try {
 			await what(c);
-			tell("");
+			if ($("notice").textContent === meanwhile) tell(""); // else something else has happened
 		} catch (error) {
 			tell(explain(error));
 		}

@@ -3,20 +3,20 @@
 
 import { chatKey, connect } from "/sdk/telle.js";
 import { newId } from "./dom.js";
+import { replies } from "./unsent.js";
 
 const pageSize = 50;
 const mostUnseen = 50; // events of a conversation that nobody has looked at yet
 const mostSeen = 2000; // and of one that somebody has: past it,
 const mostKept = 200; // so many are kept
 
-/** One chat: its events by sequence, and what is on its way into it. */
+/** One chat: its events by sequence. */
 class Conversation {
 	constructor(dealerId, groupId) {
 		this.key = chatKey(dealerId, groupId);
 		this.dealerId = dealerId;
 		this.groupId = groupId;
 		this.events = new Map(); // sequence -> {event, data, seq, at}
-		this.pending = []; // {id, text, error}: replies that are not in the stream yet
 		this.forget();
 	}
 
@@ -30,8 +30,7 @@ class Conversation {
 
 	take(e) {
 		if (!this.events.has(e.seq)) this.events.set(e.seq, e);
-		const id = e.data.messageId;
-		if (id) this.pending = this.pending.filter((p) => p.id !== id);
+		replies.delete(e.data.messageId);
 	}
 
 	/** Lets old events go, so that a page that is open for days does not grow. They can be loaded again. */
@@ -50,14 +49,20 @@ class Conversation {
 	}
 }
 
-/** Tells "health", "chats", "conversation" (a Conversation or, of all, undefined), "event" and "ended" to whom it was given. */
+/**
+ * Tells "health", "ready", "recovered", "error", "chats", "conversation" (a Conversation or, of all, undefined), "event" and
+ * "taken" (a Conversation, and by whom) to whom it was given.
+ */
 export class Desk {
 	constructor(who, tell) {
 		this.who = who; // {dealers, adminId, token}
 		this.tell = tell;
 		this.conversations = new Map();
 		this.more = new Map(); // dealer -> whether it has chats that were not listed
+		this.mine = new Set(); // keys of the chats that this admin has
+		this.recalled = new Set(); // keys of those that were not listed, and are followed all the same
 		this.state = "connecting";
+		this.begun = false; // whether the router has said what there is
 		this.chat = connect({
 			url: location.origin,
 			role: "admin",
@@ -74,20 +79,58 @@ export class Desk {
 			this.tell("health", { state, ...about });
 		});
 		on("ready", (ready) => {
-			for (const { dealerId, more } of ready.chats ?? []) this.more.set(dealerId, more);
+			this.begun = true;
 			this.tell("ready", ready);
-			this.tell("chats");
+			this.listed();
+		});
+		on("chats", ({ dealerId, more }) => {
+			this.more.set(dealerId, more);
+			this.listed();
 		});
 		on("recovered", (n) => this.tell("recovered", n));
 		on("lost", () => this.reload());
 		on("expiring", ({ seconds }) => this.tell("error", new Error(`The token ends in ${seconds} s: then sign in with a new one.`)));
-		on("error", (error) => this.tell("error", error));
-		on("states", () => this.tell("chats"));
+		on("error", (error) => {
+			this.tell("error", error);
+			this.listed(); // it may be that a list will not come
+		});
+		on("states", (key, state) => {
+			this.watch(key, state);
+			this.tell("chats");
+		});
 		on("event", (e) => this.take(e));
 	}
 
 	close() {
 		this.chat.close();
+	}
+
+	/** Whether there may be chats of which nobody has told yet. */
+	get loading() {
+		return !this.begun || this.chat.listing.size > 0;
+	}
+
+	listed() {
+		this.tell("chats");
+		if (!this.loading) this.recall();
+	}
+
+	/** Follows the chats to which a reply was not sent and that are not listed, as they have closed: then their states are told. */
+	recall() {
+		for (const { key, groupId, dealerId } of this.ownReplies()) {
+			if (this.chat.chats.has(key) || this.recalled.has(key)) continue;
+			this.recalled.add(key);
+			this.chat.follow(groupId, dealerId).catch((error) => {
+				this.recalled.delete(key);
+				this.tell("error", error);
+			});
+		}
+	}
+
+	/** Tells when somebody else has taken a chat over from this admin. */
+	watch(key, { dealerId, groupId, adminId }) {
+		if (adminId === this.who.adminId) this.mine.add(key);
+		else if (this.mine.delete(key) && adminId !== undefined) this.tell("taken", this.conversation(dealerId, groupId), adminId);
 	}
 
 	get hasMore() {
@@ -97,14 +140,24 @@ export class Desk {
 	/** Lists more chats of each dealer that has them. */
 	async listMore() {
 		for (const [dealerId, more] of this.more) {
-			if (more) this.more.set(dealerId, (await this.chat.more({ dealerId })).more);
+			if (more) await this.chat.more({ dealerId });
 		}
-		this.tell("chats");
 	}
 
 	/** The states of all chats that are known. */
 	chats() {
 		return [...this.chat.chats.values()];
+	}
+
+	/** The replies of this admin that are not in the stream yet, also those of a session before. */
+	ownReplies() {
+		const { adminId, dealers } = this.who;
+		return [...replies.values()].filter((reply) => reply.adminId === adminId && dealers.includes(reply.dealerId));
+	}
+
+	/** Those to one chat. */
+	unsent(key) {
+		return this.ownReplies().filter((reply) => reply.key === key);
 	}
 
 	stateOf(conversation) {
@@ -137,6 +190,7 @@ export class Desk {
 	/** What was missed cannot be told event by event: read again what is looked at. */
 	reload() {
 		for (const c of this.conversations.values()) c.forget();
+		for (const key of this.mine) if (!this.chat.chats.has(key)) this.mine.delete(key); // whoever has it now has not taken it from here
 		this.tell("conversation");
 	}
 
@@ -180,26 +234,27 @@ export class Desk {
 	}
 
 	reply(conversation, text) {
-		const pending = { id: newId(), text, error: "" };
-		conversation.pending.push(pending);
-		return this.send(conversation, pending);
+		const { key, dealerId, groupId } = conversation;
+		const reply = { id: newId(), adminId: this.who.adminId, dealerId, groupId, key, text, error: "" };
+		replies.set(reply.id, reply);
+		return this.send(conversation, reply);
 	}
 
 	/** Sends a reply, for the first time or again: the same id is stored once. */
-	async send(conversation, pending) {
-		pending.error = "";
+	async send(conversation, reply) {
+		reply.error = "";
 		this.tell("conversation", conversation);
 		try {
 			await this.chat.send("CHAT_MESSAGE",
-				this.about(conversation, { type: "CHAT_MSG", user: "admin", message: pending.text, messageId: pending.id }));
+				this.about(conversation, { type: "CHAT_MSG", user: "admin", message: reply.text, messageId: reply.id }));
 		} catch (error) {
-			pending.error = error.message;
+			reply.error = error.code === "closed" ? "the session has ended" : error.message;
 		}
 		this.tell("conversation", conversation);
 	}
 
-	discard(conversation, pending) {
-		conversation.pending = conversation.pending.filter((p) => p !== pending);
+	discard(conversation, reply) {
+		replies.delete(reply.id);
 		this.tell("conversation", conversation);
 	}
 }

@@ -40,15 +40,23 @@ export function arrange(list, items, keyOf, make, update = () => {}) {
 	if (focused && focused !== document.activeElement && list.contains(focused)) focused.focus({ preventScroll: true });
 }
 
-/** Returns what draws a little later, once for all who ask until then; also in a window that nobody sees, whose title counts. */
+/**
+ * Returns what draws a little later, once for all who ask until then; also in a window that nobody sees, whose title counts.
+ * After its stop() nothing is drawn any more.
+ */
 export function soon(draw) {
 	let timer;
-	return () => {
+	const later = () => {
 		timer ??= setTimeout(() => {
 			timer = undefined;
 			draw();
 		}, 16);
 	};
+	later.stop = () => {
+		clearTimeout(timer);
+		timer = 0; // so that nobody starts another one
+	};
+	return later;
 }
 
 /** What a message says: any JSON may be in it. */

@@ -12,13 +12,36 @@ export class RawEvents {
 		this.paused = false;
 		this.soon = soon(() => this.show());
 		this.selected = null; // the conversation that is looked at
-		$("pause").addEventListener("click", () => this.pause(!this.paused));
-		$("clear").addEventListener("click", () => {
-			this.all = [];
-			this.held = [];
-			this.show();
-		});
-		$("only-this").addEventListener("change", () => this.show());
+		this.life = new AbortController();
+		const on = (id, event, handler) => $(id).addEventListener(event, handler, { signal: this.life.signal });
+		on("pause", "click", () => this.pause(!this.paused));
+		on("clear", "click", () => this.clear());
+		on("only-this", "change", () => this.show());
+		on("unfold", "click", () => this.unfold($("unfold").getAttribute("aria-expanded") !== "true"));
+	}
+
+	/** Leaves nothing of what came to whoever is next in this window. */
+	end() {
+		this.life.abort();
+		this.soon.stop();
+		$("only-this").checked = false;
+		this.paused = false;
+		this.selected = null;
+		this.unfold(false);
+		this.clear();
+	}
+
+	clear() {
+		this.all = [];
+		this.held = [];
+		this.show();
+	}
+
+	/** In a narrow window the events are folded away until somebody wants to see them. */
+	unfold(open) {
+		$("right").classList.toggle("unfolded", open);
+		$("unfold").setAttribute("aria-expanded", String(open));
+		write($("unfold"), open ? "Hide" : "Show");
 	}
 
 	add(e) {

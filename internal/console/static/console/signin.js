@@ -14,18 +14,21 @@ function claimsOf(token) {
 	}
 }
 
-/** Makes of what is known who one is: {dealers, adminId, token}. Throws what is missing, in words. */
+/** What is wrong with a field of the form, in words. */
+const wrong = (field, why) => Object.assign(new Error(why), { field });
+
+/** Makes of what is known who one is: {dealers, adminId, token}. Throws what is wrong. */
 function identity(auth, { dealer, admin, token }) {
 	if (auth !== "jwt") {
-		if (!dealer) throw new Error("Say which dealer's chats you want to see.");
-		if (!admin) throw new Error("Say under which id you act.");
+		if (!dealer) throw wrong("dealer", "Say which dealer's chats you want to see.");
+		if (!admin) throw wrong("admin", "Say under which id you act.");
 		return { dealers: [dealer], adminId: admin };
 	}
 	const claims = claimsOf(token ?? "");
-	if (!claims) throw new Error("That is not a token.");
-	if (claims.role !== "admin") throw new Error("That is not the token of an admin.");
+	if (!claims) throw wrong("token", "That is not a token.");
+	if (claims.role !== "admin") throw wrong("token", "That is not the token of an admin.");
 	const adminId = claims.adminId === undefined ? admin : String(claims.adminId);
-	if (!adminId) throw new Error("The token does not say who you are: say under which id you act.");
+	if (!adminId) throw wrong("admin", "The token does not say who you are: say under which id you act.");
 	return { dealers: [claims.dealerId].flat().map(String), adminId, token };
 }
 
@@ -39,24 +42,25 @@ function fromAddress() {
 /** Asks who one is, at once or by the form, and calls enter with it. Returns what asks again. */
 export function signIn(auth, enter) {
 	const form = $("sign-in-form");
-	const show = (why) => {
+	const show = (why, field = auth === "jwt" ? "token" : "dealer") => {
 		sessionStorage.removeItem(remembered);
 		$("sign-in").hidden = false;
 		write($("sign-in-error"), why);
-		form.elements[auth === "jwt" ? "token" : "dealer"].focus();
+		form.elements[field].focus();
 	};
 	const use = (said) => {
 		const who = identity(auth, said); // throws
 		sessionStorage.setItem(remembered, JSON.stringify(said));
 		$("sign-in").hidden = true;
-		form.elements.token.value = "";
+		form.reset();
 		enter(who);
 	};
 	const attempt = (said) => {
 		try {
 			use(said);
 		} catch (error) {
-			show(error.message);
+			for (const name of ["dealer", "admin", "token"]) form.elements[name].value = said[name] ?? ""; // to be mended
+			show(error.message, error.field);
 		}
 	};
 	prepare(auth);
