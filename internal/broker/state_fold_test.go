@@ -39,7 +39,7 @@ func TestSnapshotsAreRightWhenBridgesAreKilledAndNATSRestarts(t *testing.T) {
 		b.states.most = chats / 2 // so some are forgotten and read again
 		b.fold(t)
 	}
-	for round := range 3 {
+	for round := range 2 {
 		killed := bridges[0]
 		testkit.Eventually(t, "one of them to fold", func() bool {
 			if bridges[1].states.holds.Load() {
@@ -418,7 +418,7 @@ func TestInAClusterStatesAreRight(t *testing.T) {
 		all = append(all, b)
 	}
 	js := connectTo(t, other)
-	for round := range 6 {
+	for round := range 4 {
 		js.happen(t, chats, 200)
 		all[round%2].wantRead(t, js, chats)
 		stream := []string{"KV_TELLE_STATE", ChatStream}[round%2]
