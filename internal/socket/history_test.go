@@ -99,7 +99,7 @@ func TestHistoryIsRefused(t *testing.T) {
 		{admin, `[]`, codeInvalid, "data"},
 		{admin, `"g1"`, codeInvalid, "data"},
 		{admin, `{"groupId":null}`, codeInvalid, "groupId"},
-		{admin, `{"groupId":""}`, codeInvalid, "groupId is empty"},
+		{admin, `{"groupId":""}`, codeInvalid, "groupId must be a string of 1 to 128 bytes"},
 		{admin, `{"groupId":["g1"]}`, codeInvalid, "groupId"},
 		{admin, `{"groupId":"g1","GroupId":"g2"}`, codeInvalid, "nothing but"},
 		{admin, `{"groupId":"g1","since":1}`, codeInvalid, "nothing but"},

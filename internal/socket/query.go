@@ -14,15 +14,28 @@ import (
 // A query is what the data of a request names.
 type query struct {
 	of     subjects.Conversation
-	before uint64 // a sequence; 0: none, from the end
-	limit  int    // 0: the client does not say
+	groups []string // nil: none are named
+	before uint64   // a sequence; 0: none, from the end
+	limit  int      // 0: the client does not say
+}
+
+// named returns the chats that are named, or all of a dealer's together.
+func (q *query) named() []subjects.Conversation {
+	if q.groups == nil {
+		return []subjects.Conversation{q.of}
+	}
+	all := make([]subjects.Conversation, len(q.groups))
+	for i, group := range q.groups {
+		all[i] = subjects.Conversation{Dealer: q.of.Dealer, Group: group}
+	}
+	return all
 }
 
 // mostListed is the greatest limit that a client may name.
 const mostListed = 200
 
-// parseQuery reads an object of some of the fields dealerId, groupId, before and limit,
-// all optional. It is strict: a groupId that is misspelt or null would mean all chats of
+// parseQuery reads an object of some of the fields dealerId, groupId, groupIds, before and
+// limit, all optional. It is strict: a groupId that is misspelt or null would mean all chats of
 // the dealer.
 func parseQuery(data json.RawMessage, names ...string) (q query, refused *failure) {
 	var fields map[string]json.RawMessage
@@ -51,6 +64,8 @@ func (q *query) set(name string, value json.RawMessage) (wrong string) {
 		q.of.Dealer, wrong = idOf(value)
 	case "groupId":
 		q.of.Group, wrong = idOf(value)
+	case "groupIds":
+		q.groups, wrong = idsOf(value)
 	case "before":
 		if q.before = whole(value); q.before == 0 {
 			wrong = "must be a sequence: a whole number, 1 or more"
@@ -65,13 +80,25 @@ func (q *query) set(name string, value json.RawMessage) (wrong string) {
 
 func idOf(value json.RawMessage) (text, wrong string) {
 	var id events.ID
-	switch err := json.Unmarshal(value, &id); {
-	case string(value) == `""`:
-		return "", "is empty"
-	case err != nil || id.IsZero():
-		return "", "must be a string or an integer"
+	if err := json.Unmarshal(value, &id); err != nil || id.IsZero() {
+		return "", fmt.Sprintf("must be a string of 1 to %d bytes, or an integer", subjects.MaxID)
 	}
 	return id.String(), ""
+}
+
+func idsOf(value json.RawMessage) (texts []string, wrong string) {
+	var ids []json.RawMessage
+	if json.Unmarshal(value, &ids) != nil || len(ids) == 0 || len(ids) > mostListed {
+		return nil, fmt.Sprintf("must be a list of 1 to %d ids", mostListed)
+	}
+	for _, id := range ids {
+		text, wrong := idOf(id)
+		if wrong != "" {
+			return nil, "has one that " + wrong
+		}
+		texts = append(texts, text)
+	}
+	return texts, ""
 }
 
 // whole returns a whole number, or 0 if a value is none.

@@ -170,35 +170,58 @@ func (c *session) joinAndTell(to subjects.Conversation) (position uint64, state 
 // eventChats is the name of the frame with a dealer's chats, and of the request for more of them.
 const eventChats = "chats"
 
-// listChats answers an admin who asks for the open chats of a dealer:
-// {dealerId, before, limit}.
+// listChats answers an admin who asks for the open chats of a dealer,
+// {dealerId, before, limit}, or for some that it names, {dealerId, groupIds}.
 func (c *session) listChats(r request) {
-	if c.identity.Role != auth.Admin {
-		c.refuse(r, because(codeForbidden, r.event+" is not for the role "+string(c.identity.Role)))
-		return
-	}
-	q, refused := parseQuery(r.data, "dealerId", "before", "limit")
-	if refused == nil && !r.answered() {
-		refused = because(codeInvalid, "id is missing: there is nothing but the answer")
-	}
-	if refused == nil {
-		refused = c.dealerOf(&q)
-	}
-	if refused == nil {
-		refused = c.mayFollow(q.of)
-	}
+	q, refused := c.parseChats(r)
 	if refused != nil {
 		c.refuse(r, refused)
 		return
 	}
 	ctx, done := c.within(c.server.cfg.PublishIn)
 	defer done()
-	list, err := c.chats(ctx, q.of.Dealer, c.server.cfg.Hub.Position(), q.before, cmp.Or(q.limit, mostChats))
+	list, err := c.listOf(ctx, q)
 	if err != nil {
 		c.refuse(r, unreachable)
 		return
 	}
 	c.acknowledge(r, answer{Data: list})
+}
+
+// parseChats returns what an admin asks for, if it may see that.
+func (c *session) parseChats(r request) (q query, refused *failure) {
+	if c.identity.Role != auth.Admin {
+		return q, because(codeForbidden, r.event+" is not for the role "+string(c.identity.Role))
+	}
+	q, refused = parseQuery(r.data, "dealerId", "groupIds", "before", "limit")
+	switch {
+	case refused != nil:
+		return q, refused
+	case !r.answered():
+		return q, because(codeInvalid, "id is missing: there is nothing but the answer")
+	case q.groups != nil && (q.before > 0 || q.limit > 0):
+		return q, because(codeInvalid, "groupIds goes with neither before nor limit")
+	}
+	if refused = c.dealerOf(&q); refused != nil {
+		return q, refused
+	}
+	for _, of := range q.named() {
+		if refused = c.mayFollow(of); refused != nil {
+			return q, refused
+		}
+	}
+	return q, nil
+}
+
+// listOf returns the states of the chats that are named, whether they are open or not, or a
+// list of those that are.
+func (c *session) listOf(ctx context.Context, q query) (chatList, error) {
+	position := c.server.cfg.Hub.Position()
+	if q.groups == nil {
+		return c.chats(ctx, q.of.Dealer, position, q.before, cmp.Or(q.limit, mostChats))
+	}
+	states, err := c.server.cfg.States.States(ctx, position, q.named()...)
+	return chatList{DealerID: q.of.Dealer, Chats: states}, err
 }
 
 // muteState publishes a MUTE_STATUS. One that says whose chat it has to be is stored only

@@ -163,6 +163,23 @@ func TestAnAdminIsGivenTheOpenChats(t *testing.T) {
 	}
 }
 
+// Chats that are in no list that an admin was given: long ago open, closed, or new.
+func TestAnAdminAsksForChatsThatItNames(t *testing.T) {
+	w := start(t)
+	w.deliver(7, "", mutes)
+	w.interest.position.Store(7)
+	for _, who := range []string{admin, adminOfG1} {
+		c := w.join(who)
+		c.say(`{"event":"chats","data":{"groupIds":["g1"]},"id":1}`)
+		c.hears(`{"event":"ack","id":1,"data":{"dealerId":"d1","chats":[` + mutedAt(7) + `],"more":false}}`)
+	}
+	p := w.joinPage("websocket", admin)
+	p.says(`421["chats",{"dealerId":"d1","groupIds":[2,"g1"]}]`)
+	if got := p.reads(); !strings.HasPrefix(got, `431[{"data":{"dealerId":"d1","chats":[{"dealerId":"d1","groupId":"2","seq":0,`) || !strings.Contains(got, mutedAt(7)) {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestWhatIsWrongWithARequestForChatsIsNamed(t *testing.T) {
 	w := start(t)
 	for _, test := range []struct{ who, data, code, names string }{
@@ -171,7 +188,7 @@ func TestWhatIsWrongWithARequestForChatsIsNamed(t *testing.T) {
 		{admin, `{"dealerId":"d2"}`, codeForbidden, "dealerId"},
 		{admin + "&dealerId=d2", `{}`, codeInvalid, "dealerId is missing"},
 		{admin, `{"dealerId":null}`, codeInvalid, "dealerId"},
-		{admin, `{"groupId":"g1"}`, codeInvalid, "nothing but dealerId, before and limit"},
+		{admin, `{"groupId":"g1"}`, codeInvalid, "nothing but dealerId, groupIds, before and limit"},
 		{admin, `{"limit":0}`, codeInvalid, "limit must be 1 to 200"},
 		{admin, `{"limit":201}`, codeInvalid, "limit must be 1 to 200"},
 		{admin, `{"limit":1e1}`, codeInvalid, "limit"},
@@ -179,6 +196,12 @@ func TestWhatIsWrongWithARequestForChatsIsNamed(t *testing.T) {
 		{admin, `{"before":"7"}`, codeInvalid, "before"},
 		{admin, `{"before":-1}`, codeInvalid, "before"},
 		{admin, `[]`, codeInvalid, "object"},
+		{admin, `{"groupIds":"g1"}`, codeInvalid, "groupIds must be a list"},
+		{admin, `{"groupIds":[]}`, codeInvalid, "groupIds must be a list of 1 to 200 ids"},
+		{admin, `{"groupIds":["g1",null]}`, codeInvalid, "groupIds has one that must be a string"},
+		{admin, `{"groupIds":[""]}`, codeInvalid, "groupIds has one that must be a string of 1 to 128 bytes"},
+		{admin, `{"groupIds":["` + strings.Repeat("g", 129) + `"]}`, codeInvalid, "groupIds has one that must be a string of 1 to 128 bytes"},
+		{admin, `{"groupIds":["g1"],"limit":1}`, codeInvalid, "neither before nor limit"},
 	} {
 		c := w.join(test.who)
 		c.say(`{"event":"chats","data":` + test.data + `,"id":"c"}`)

@@ -19,10 +19,11 @@ import (
 // before [Client.Run].
 type Client struct {
 	// Static.
-	cfg  Config
-	url  *url.URL
-	in   *inbox
-	wake chan struct{} // holds one when there may be something to send
+	cfg     Config
+	url     *url.URL
+	in      *inbox
+	wake    chan struct{} // holds one when there may be something to send
+	curious chan struct{} // holds one when there may be something to ask for
 
 	// Owned by Run.
 	attempts int       // that have failed, in a row
@@ -36,10 +37,13 @@ type Client struct {
 	shown   string          // the token that it was made with
 	renewed string          // the token to make the next one with; "": ask
 
-	since  *uint64                          // the greatest sequence had
-	last   map[subjects.Conversation]uint64 // the same for each: one may get an event late, when others are further
-	states map[subjects.Conversation]events.State
-	missed *int // events that have come since the return; nil: all has come
+	since    *uint64                          // the greatest sequence had
+	last     map[subjects.Conversation]uint64 // the same for each: one may get an event late, when others are further
+	states   map[subjects.Conversation]events.State
+	all      map[string]bool // dealers all of whose chats an admin follows
+	unlisted map[string]bool // of these, whose list is still to come
+	unheard  map[subjects.Conversation][]heard
+	missed   *int // events that have come since the return; nil: all has come
 
 	calls   []*call // what is not answered, in the order in which it is sent
 	ids     uint64
@@ -86,9 +90,9 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, url: u, in: newInbox(), wake: make(chan struct{}, 1), status: Connecting,
+		cfg: cfg, url: u, in: newInbox(), wake: make(chan struct{}, 1), curious: make(chan struct{}, 1), status: Connecting,
 		last: map[subjects.Conversation]uint64{}, states: map[subjects.Conversation]events.State{},
-		joins: map[subjects.Conversation]json.RawMessage{},
+		unheard: map[subjects.Conversation][]heard{}, joins: map[subjects.Conversation]json.RawMessage{},
 	}
 	for _, g := range cfg.Groups {
 		c.follows = append(c.follows, subjects.Conversation{Group: g})

@@ -470,6 +470,56 @@ func TestWhatIsFollowedIsFollowedAgain(t *testing.T) {
 	}
 }
 
+// A list that is late, and chats that are in none: an admin has their states all the same.
+func TestAnAdminLearnsWhatChatsWereLike(t *testing.T) {
+	router := newRouter(t)
+	c := run(t, Config{URL: router.url, Role: "admin", Dealers: []string{"d1"}})
+	p := router.ready(`"seq":100`)
+	unread := func(group string, want uint) {
+		t.Helper()
+		testkit.Eventually(t, fmt.Sprintf("%d unread in %s", want, group), func() bool {
+			s, _ := c.State(subjects.Conversation{Dealer: "d1", Group: group})
+			return s.Unread == want && s.Muted == (want > 2)
+		})
+	}
+	state := `{"dealerId":"d1","groupId":%q,"seq":%d,"unread":%d,"muted":true,"adminId":"a1","open":true}`
+	f := p.next()
+	if f.Event != "chats" || string(f.Data) != `{"dealerId":"d1"}` {
+		t.Fatalf("asks %s", f.text)
+	}
+	p.says(fmt.Sprintf(`{"event":"error","id":%d,"error":{"code":"unavailable","message":"m"}}`, f.ID))
+	f = p.next()
+	p.says(spoken(101, "g1"), fmt.Sprintf(`{"event":"ack","id":%d,"data":{"dealerId":"d1","chats":[`+state+`],"more":true}}`, f.ID, "g1", 90, 2))
+	unread("g1", 3)
+
+	p.says(spoken(102, "g1"), spoken(103, "g7"))
+	unread("g1", 4)
+	unread("g7", 1) // as far as it is known
+	f = p.next()
+	if f.Event != "chats" || string(f.Data) != `{"dealerId":"d1","groupIds":["g7"]}` {
+		t.Fatalf("asks %s", f.text)
+	}
+	p.breaks()
+	p = router.ready(`"seq":103,"recovered":true`)
+	if f = p.next(); string(f.Data) != `{"dealerId":"d1","groupIds":["g7"]}` {
+		t.Fatalf("asks %s", f.text)
+	}
+	p.says(spoken(104, "g7"), fmt.Sprintf(`{"event":"ack","id":%d,"data":{"dealerId":"d1","chats":[`+state+`],"more":false}}`, f.ID, "g7", 103, 7))
+	unread("g7", 8)
+
+	p.says(spoken(105, "g8"))
+	f = p.next()
+	p.says(fmt.Sprintf(`{"event":"error","id":%d,"error":{"code":"invalid_event","message":"a router of an older version"}}`, f.ID), spoken(106, "g8"))
+	unread("g8", 2)
+	if _, asks := c.nextInquiry(); asks {
+		t.Error("it asks again for what it was refused")
+	}
+}
+
+func spoken(seq int, group string) string {
+	return fmt.Sprintf(`{"event":"customer_message","seq":%d,"data":{"type":"UPDATE_MSG","dealerId":"d1","groupId":%q,"user":"customer","message":"m"}}`, seq, group)
+}
+
 func TestPagesAreAskedFor(t *testing.T) {
 	router := newRouter(t)
 	c := run(t, Config{URL: router.url})

@@ -15,6 +15,7 @@ const (
 	CodeQueueFull    = "queue_full" // too much waits for the connection
 	CodeTimeout      = "timeout"    // no answer came in time: it may be stored
 	CodeUnavailable  = "unavailable"
+	CodeRateLimited  = "rate_limited"
 	CodeConflict     = "conflict"
 	CodeInvalid      = "invalid_event"
 	CodeForbidden    = "forbidden"

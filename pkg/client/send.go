@@ -77,30 +77,24 @@ type History struct {
 // History reads a conversation back: the events before a sequence (0: the latest), up to a
 // limit (0: as many as the router likes). The dealer may be left out by who has one.
 func (c *Client) History(ctx context.Context, of subjects.Conversation, before uint64, limit int) (h History, err error) {
-	err = c.query(ctx, "history", query{of.Dealer, of.Group, before, limit}, &h)
+	err = c.query(ctx, "history", query{Dealer: of.Dealer, Group: of.Group, Before: before, Limit: limit}, &h)
 	return h, err
 }
 
 // Chats returns the open chats of a dealer whose last event is before a sequence (0: all),
 // up to a limit (0: as many as the router likes), for an admin. Those of the first list are
-// told when the client connects.
+// told when the client connects; where that is late it is asked for by itself, of the
+// dealers that [Config.Dealers] names.
 func (c *Client) Chats(ctx context.Context, dealer string, before uint64, limit int) (list Chats, err error) {
-	if err = c.query(ctx, "chats", query{Dealer: dealer, Before: before, Limit: limit}, &list); err != nil {
-		return Chats{}, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range list.Chats {
-		c.know(s)
-	}
-	return list, nil
+	return c.list(ctx, query{Dealer: dealer, Before: before, Limit: limit})
 }
 
 type query struct {
-	Dealer string `json:"dealerId,omitempty"`
-	Group  string `json:"groupId,omitempty"`
-	Before uint64 `json:"before,omitempty"`
-	Limit  int    `json:"limit,omitempty"`
+	Dealer string   `json:"dealerId,omitempty"`
+	Group  string   `json:"groupId,omitempty"`
+	Groups []string `json:"groupIds,omitempty"`
+	Before uint64   `json:"before,omitempty"`
+	Limit  int      `json:"limit,omitempty"`
 }
 
 func (c *Client) query(ctx context.Context, event string, q query, answer any) error {
@@ -347,7 +341,7 @@ func (c *Client) acknowledged(f *frame) {
 		ack.Seq = *f.Seq
 	}
 	if f.State != nil {
-		c.know(*f.State)
+		c.learn(*f.State)
 	}
 	switch call.event {
 	case events.ChannelClientJoin:

@@ -94,6 +94,7 @@ func (c *Client) serve(ctx context.Context, conn *websocket.Conn) end {
 	var tasks sync.WaitGroup
 	tasks.Go(func() { c.write(ctx, conn) })
 	tasks.Go(func() { c.renew(ctx, conn, expiring) })
+	tasks.Go(func() { c.inquire(ctx) })
 	defer tasks.Wait()
 	defer cancel()
 	defer conn.CloseNow()
@@ -251,13 +252,15 @@ func (c *Client) ready(r *ready) {
 		c.since, c.missed = &r.Seq, nil
 		clear(c.last)
 		clear(c.states) // what has changed meanwhile nobody will tell
+		clear(c.unheard)
+		c.follow(r.Chats)
 	}
 	for _, s := range r.States {
 		c.know(s)
 	}
 	for _, list := range r.Chats {
 		for _, s := range list.Chats {
-			c.know(s)
+			c.learn(s)
 		}
 	}
 	c.toLocked(Status{State: Live})
@@ -269,6 +272,7 @@ func (c *Client) ready(r *ready) {
 	}
 	c.again()
 	poke(c.wake)
+	poke(c.curious)
 }
 
 // recovered says that all that was missed has come.

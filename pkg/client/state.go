@@ -10,7 +10,8 @@ import (
 
 // State returns what the events of a conversation have made of it, as far as they have
 // been read: [Config.OnEvent] may still have some of them before it. It reports false for
-// one that the client has not heard of.
+// one that the client has not heard of. What was before the first event of a chat that is in
+// no list of an admin's the client asks for, which takes up to two seconds.
 //
 // Customers and services see neither who comes and goes nor what is read: for them only
 // who has the chat, and whether it is open, can be relied upon.
@@ -46,11 +47,13 @@ func (c *Client) fold(seq uint64, e *events.Event) {
 	if of.Group == "" {
 		return // it is of no single chat
 	}
+	now := time.Now()
+	c.listen(of, heard{seq, now, e})
 	s, ok := c.states[of]
 	if !ok {
 		s = events.State{DealerID: of.Dealer, GroupID: of.Group}
 	}
-	s.Fold(seq, time.Now(), e)
+	s.Fold(seq, now, e)
 	c.states[of] = s
 }
 

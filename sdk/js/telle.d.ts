@@ -215,7 +215,10 @@ export interface Options {
 
 export interface Client {
 	readonly state: ConnectionState;
-	/** The chats that are followed, by chatKey. */
+	/**
+	 * The chats that are followed, by chatKey. One that was in no list is there with its first event, and what was before is
+	 * asked for.
+	 */
 	readonly chats: Map<string, State>;
 	/** The dealers whose list of chats was late, to an admin who follows all: it is asked for, and not in `chats` yet. */
 	readonly listing: ReadonlySet<string>;

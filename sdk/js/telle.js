@@ -97,6 +97,8 @@ const HANDSHAKE = 15_000; // ms until "ready"
 const STEADY = 5_000; // ms: a connection that lasts for less does not count as mended
 const REMEMBERED = 100_000; // ms: the stream knows a double for 2 minutes
 const LONGEST_HINT = 60_000; // ms
+const INQUIRY = 2_000; // ms between two questions about chats that were in no list: each counts as ten frames
+const NAMED = 200; // chats in one of them
 const OWN = 500; // messages of ours that are known when they come back
 
 // These ask, and are no events: nothing of them is stored, and a field of another name is refused.
@@ -134,7 +136,10 @@ class Telle {
 	#follows = new Map(); // what is followed by follow(): data by key
 	#joins = new Map(); // by client_join
 	#before = new Map(); // by dealer: where the next page of chats begins
-	#early = new Map(); // by dealer: events since its list was asked for, which may not be in it
+	#all = new Set(); // the dealers all of whose chats an admin follows
+	#unknown = new Map(); // by key: {dealerId, groupId, events, asked} of chats that were in no list
+	#inquiry = null; // timer of the next question about them
+	#inquiredAt = 0;
 	#relist = null; // timer of the next attempt to get lists
 	#refusals = 0; // of lists, in a row
 
@@ -289,6 +294,8 @@ class Telle {
 		clearTimeout(this.#patience);
 		clearTimeout(this.#renewal);
 		clearTimeout(this.#relist);
+		clearTimeout(this.#inquiry);
+		this.#inquiry = this.#relist = null;
 		const socket = this.#socket;
 		this.#socket = null;
 		if (socket) {
@@ -398,7 +405,9 @@ class Telle {
 			this.#last.clear();
 			this.chats.clear(); // what has changed meanwhile nobody will tell
 			this.#before.clear();
-			this.listing = new Set(this.#followed());
+			this.#unknown.clear();
+			this.#all = new Set(this.#followed());
+			this.listing = new Set(this.#all);
 		}
 		for (const state of data.states ?? []) this.#know(state);
 		for (const page of data.chats ?? []) this.#page(page);
@@ -408,6 +417,7 @@ class Telle {
 		this.#again();
 		this.#refusals = 0;
 		this.#list();
+		this.#inquire();
 		this.#flush();
 	}
 
@@ -424,10 +434,9 @@ class Telle {
 		if (this.state !== "live" && this.state !== "degraded") {
 			return; // when it is back, then
 		}
-		const asked = new Set(Array.from(this.#calls.values(), ({event, data}) => event === "chats" && data?.dealerId));
+		const asked = new Set(Array.from(this.#calls.values(), ({event, data}) => event === "chats" && !data?.groupIds && data?.dealerId));
 		for (const dealerId of this.listing) {
 			if (asked.has(dealerId)) continue;
-			this.#early.set(dealerId, []);
 			this.more({dealerId}).catch((err) => this.#unlisted(dealerId, err));
 		}
 	}
@@ -437,9 +446,45 @@ class Telle {
 			this.#relist ??= setTimeout(() => this.#list(), pause({}, this.#refusals++, this.#options.backoff));
 		} else if (err.code !== "closed") {
 			this.listing.delete(dealerId);
-			this.#early.delete(dealerId);
 			this.#emit("error", err);
 		}
+	}
+
+	/** Asks what the chats were like that were in no list, before their first events came. */
+	#inquire() {
+		this.#inquiry = null;
+		if (this.state !== "live" && this.state !== "degraded") {
+			return; // when it is back, then
+		}
+		for (const dealerId of this.#all) {
+			const chats = [...this.#unknown.values()].filter((chat) => !chat.asked && chat.dealerId === dealerId).slice(0, NAMED);
+			if (chats.length === 0) continue;
+			this.#inquiredAt = Date.now();
+			for (const chat of chats) chat.asked = true;
+			this.send("chats", {dealerId, groupIds: chats.map(({groupId}) => groupId)}).catch((err) => this.#unlearnt(chats, err));
+		}
+		if (Array.from(this.#unknown.values()).some(({asked}) => !asked)) this.#inquireIn(INQUIRY);
+	}
+
+	#inquireIn(ms) {
+		this.#inquiry ??= setTimeout(() => this.#inquire(), ms);
+	}
+
+	#unlearnt(chats, err) {
+		const again = PASSING.has(err.code);
+		for (const chat of chats) {
+			chat.asked = false;
+			if (!again) this.#unknown.delete(chatKey(chat.dealerId, chat.groupId)); // it stays what was seen of it
+		}
+		if (again) this.#inquireIn(INQUIRY + pause({}, this.#refusals++, this.#options.backoff));
+	}
+
+	/** Takes in what a chat was like, and the events that came since. */
+	#learn(state) {
+		const key = chatKey(state.dealerId, state.groupId);
+		const since = this.#unknown.get(key)?.events ?? [];
+		this.#unknown.delete(key);
+		this.#know(since.reduce(fold, state));
 	}
 
 	/** Follows again what the handshake has not named. */
@@ -468,10 +513,20 @@ class Telle {
 			return; // the session that said this does not hear it, but a new one does not know that it is of ours
 		}
 		if (this.#missed !== undefined) this.#missed++;
-		this.#early.get(String(data.dealerId))?.push({data, seq, at});
-		if (data.groupId !== undefined) this.#set(key, fold(this.chats.get(key), {data, seq, at}));
+		if (data.groupId !== undefined) this.#changed(key, {data, seq, at});
 		this.#emit("event", {event, data, seq});
 		this.#emit(event, data, seq);
+	}
+
+	/** Folds an event. Of a chat that was in no list it also asks what was before. */
+	#changed(key, event) {
+		const [dealerId, groupId] = [event.data.dealerId, event.data.groupId].map(String);
+		if (!this.chats.has(key) && !this.#unknown.has(key) && this.#all.has(dealerId)) {
+			this.#unknown.set(key, {dealerId, groupId, events: [], asked: false});
+			this.#inquireIn(Math.min(Math.max(this.#inquiredAt + INQUIRY - Date.now(), INQUIRY / 20), INQUIRY));
+		}
+		this.#unknown.get(key)?.events.push(event);
+		this.#set(key, fold(this.chats.get(key), event));
 	}
 
 	/** Takes in a state that the router tells, unless events have led further. */
@@ -489,12 +544,8 @@ class Telle {
 
 	#page({dealerId, chats, more}) {
 		if (chats.length > 0) this.#before.set(dealerId, chats.at(-1).seq);
-		const early = this.#early.get(dealerId) ?? [];
-		for (const state of chats) {
-			this.#know(early.filter(({data}) => String(data.groupId) === state.groupId).reduce(fold, state));
-		}
+		for (const state of chats) this.#learn(state);
 		this.listing.delete(dealerId);
-		this.#early.delete(dealerId);
 		this.#emit("chats", {dealerId, chats, more});
 	}
 
@@ -568,12 +619,14 @@ class Telle {
 		if (!call) {
 			return;
 		}
-		if (state) this.#know(state);
+		if (state) this.#learn(state);
 		if (call.event === "client_join") {
 			const {messageId, ...join} = call.data;
 			this.#joins.set(chatKey(join.dealerId, join.groupId), join);
 		} else if (call.event === "customer_message") {
 			this.#said(call.data, seq);
+		} else if (call.event === "chats" && call.data?.groupIds) {
+			for (const state of data.chats) this.#learn(state);
 		} else if (call.event === "chats" && data) {
 			this.#page(data);
 		}

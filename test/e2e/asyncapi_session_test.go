@@ -91,6 +91,7 @@ func (s *session) talk(t *testing.T, io bool) {
 	enter(s.routers[1], "role", "admin", "dealerId", "d1", "groupId", group, "groupId", "other")
 
 	admin.asks("chats", `{"limit":1}`)
+	admin.asks("chats", `{"groupIds":["`+group+`",7]}`)
 	for _, c := range []*taped{admin, customer, service} {
 		c.asks("history", `{"groupId":"`+group+`"}`)
 		c.asks("history", `{"dealerId":"d1","groupId":"`+group+`","before":1000000,"limit":200}`)

@@ -12,7 +12,7 @@ const state = (groupId, seq, more) => ({dealerId: "d1", groupId, seq, muted: fal
 const list = (dealerId, ...chats) => ({dealerId, chats, more: false});
 
 /** The dealers whose lists a connection was asked for. */
-const asked = ({sent}) => sent.filter(({event}) => event === "chats").map(({data}) => data.dealerId);
+const asked = ({sent}) => sent.filter(({event, data}) => event === "chats" && !data.groupIds).map(({data}) => data.dealerId);
 
 /** Answers the latest question for a list. */
 const answer = (socket, said) => socket.says({...said, id: socket.sent.filter(({event}) => event === "chats").at(-1).id});
@@ -120,4 +120,70 @@ test("a client that is closed asks for nothing more", async (t) => {
 	chat.close();
 	tick(60_000);
 	assert.equal(asked(sockets[0]).length, 1);
+});
+
+/** The chats that a connection was asked for by name. */
+const named = ({sent}) => sent.filter(({event, data}) => event === "chats" && data.groupIds).map(({data}) => [data.dealerId, ...data.groupIds]);
+
+test("a chat that was in no list is asked for by name", async (t) => {
+	const {chat, sockets} = await play(t, {role: "admin", dealerId: "d1"});
+	sockets[0].ready({chats: [list("d1", state("g1", 90))]});
+	sockets[0].says(
+		{event: "customer_message", seq: 101, data: says("m")},
+		{event: "customer_message", seq: 102, data: says("m", {groupId: "old"})},
+		{event: "customer_message", seq: 103, data: says("m", {groupId: 7})},
+	);
+	assert.equal(chat.chats.get(chatKey("d1", "old")).unread, 1); // as far as it is known
+	tick(100);
+	assert.deepEqual(named(sockets[0]), [["d1", "old", "7"]]);
+	sockets[0].says({event: "customer_message", seq: 104, data: says("m", {groupId: "old"})});
+	answer(sockets[0], {event: "ack", data: list("d1", state("old", 102, {unread: 5, muted: true, adminId: "a1"}), state("7", 103, {unread: 1}))});
+	const {seq, unread, adminId} = chat.chats.get(chatKey("d1", "old"));
+	assert.deepEqual({seq, unread, adminId}, {seq: 104, unread: 6, adminId: "a1"});
+	sockets[0].says({event: "customer_message", seq: 105, data: says("m", {groupId: "old"})});
+	tick(60_000);
+	assert.deepEqual([chat.chats.get(chatKey("d1", "old")).unread, named(sockets[0]).length], [7, 1]);
+});
+
+test("many such chats are asked for together, and not too often", async (t) => {
+	const {sockets} = await play(t, {role: "admin", dealerId: "d1"});
+	sockets[0].ready({chats: [list("d1")]});
+	for (let i = 0; i < 450; i++) sockets[0].says({event: "customer_message", seq: 101 + i, data: says("m", {groupId: `g${i}`})});
+	tick(100);
+	assert.deepEqual(named(sockets[0]).map((ids) => ids.length), [201]);
+	tick(1999);
+	assert.equal(named(sockets[0]).length, 1);
+	tick(2001);
+	assert.deepEqual(named(sockets[0]).map((ids) => ids.length), [201, 201, 51]);
+});
+
+test("what cannot be had by name is asked for again, or stays what was seen", async (t) => {
+	const {chat, sockets, again, told} = await play(t, {role: "admin", dealerId: "d1"});
+	sockets[0].ready({chats: [list("d1")]});
+	sockets[0].says({event: "customer_message", seq: 101, data: says("m", {groupId: "g9"})});
+	tick(100);
+	answer(sockets[0], refusal("rate_limited"));
+	await settled();
+	tick(3000);
+	assert.equal(named(sockets[0]).length, 2);
+	sockets[0].ends();
+	const back = await again();
+	back.ready({recovered: true});
+	assert.deepEqual(named(back), [["d1", "g9"]]);
+	answer(back, refusal("invalid_event")); // a router of an older version
+	await settled();
+	tick(60_000);
+	assert.deepEqual([chat.chats.get(chatKey("d1", "g9")).unread, named(back).length, told("error")], [1, 1, []]);
+});
+
+test("who does not follow all asks for nothing by name", async (t) => {
+	for (const options of [{role: "service", dealerId: "d1"}, {role: "admin", dealerId: "d1", groupId: "g1"}]) {
+		await t.test(options.role, async (t) => {
+			const {sockets} = await play(t, options);
+			sockets[0].ready();
+			sockets[0].says({event: "customer_message", seq: 101, data: says("m", {groupId: "g9"})});
+			tick(60_000);
+			assert.deepEqual(named(sockets[0]), []);
+		});
+	}
 });
