@@ -6,17 +6,17 @@ import { newId } from "./dom.js";
 import { replies } from "./unsent.js";
 
 const pageSize = 50;
-const mostUnseen = 50; // events of a conversation that nobody has looked at yet
-const mostSeen = 2000; // and of one that somebody has: past it,
+const mostSeen = 2000; // events of a conversation: past it,
 const mostKept = 200; // so many are kept
 
-/** One chat: its events by sequence. */
+/** One chat: its events by sequence, from when somebody has looked at it. Those of before are read back then. */
 class Conversation {
 	constructor(dealerId, groupId) {
 		this.key = chatKey(dealerId, groupId);
 		this.dealerId = dealerId;
 		this.groupId = groupId;
 		this.events = new Map(); // sequence -> {event, data, seq, at}
+		this.looked = false;
 		this.forget();
 	}
 
@@ -29,18 +29,16 @@ class Conversation {
 	}
 
 	take(e) {
-		if (!this.events.has(e.seq)) this.events.set(e.seq, e);
+		if (this.looked && !this.events.has(e.seq)) this.events.set(e.seq, e);
 		replies.delete(e.data.messageId);
 	}
 
 	/** Lets old events go, so that a page that is open for days does not grow. They can be loaded again. */
 	trim() {
-		if (this.events.size <= (this.loaded ? mostSeen : mostUnseen)) return;
-		const kept = this.loaded ? mostKept : mostUnseen;
+		if (this.events.size <= mostSeen) return;
 		const seqs = [...this.events.keys()].sort((a, b) => a - b);
-		for (const seq of seqs.slice(0, -kept)) this.events.delete(seq);
-		if (!this.loaded) return;
-		this.before = seqs.at(-kept);
+		for (const seq of seqs.slice(0, -mostKept)) this.events.delete(seq);
+		this.before = seqs.at(-mostKept);
 		this.more = true;
 	}
 
@@ -197,6 +195,7 @@ export class Desk {
 	/** Reads a conversation back: its end, or what comes before what is there. */
 	async load(conversation) {
 		const { dealerId, groupId, before, loaded } = conversation;
+		conversation.looked = true;
 		const page = await this.chat.history({ dealerId, groupId, limit: pageSize, ...(loaded && before ? { before } : {}) });
 		for (const e of page.events) conversation.take(e);
 		conversation.loaded = true;
