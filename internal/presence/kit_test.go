@@ -102,6 +102,21 @@ func (b *bucket) Read(_ context.Context, after uint64) ([]Entry, error) {
 	return all[:min(len(all), 100)], nil
 }
 
+func (b *bucket) Get(_ context.Context, keys []string) (all []Entry, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expire()
+	if b.away {
+		return nil, errAway
+	}
+	for _, key := range keys {
+		if h, ok := b.held[key]; ok {
+			all = append(all, h.Entry)
+		}
+	}
+	return all, nil
+}
+
 func (b *bucket) goes(away bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

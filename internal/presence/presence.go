@@ -58,6 +58,10 @@ type Store interface {
 	// Read returns the next entries after a revision, in the order of revisions; none:
 	// there are no more now.
 	Read(ctx context.Context, after uint64) ([]Entry, error)
+
+	// Get returns what stands under some keys. One without an entry was never written, or
+	// that has been forgotten.
+	Get(ctx context.Context, keys []string) ([]Entry, error)
 }
 
 // ErrTaken says that there is another revision than a [Write] expects.

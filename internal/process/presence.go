@@ -129,6 +129,11 @@ func (s presenceStore) Read(ctx context.Context, after uint64) ([]presence.Entry
 	return presenceEntries(s.ReadPresence(ctx, after))
 }
 
+// Get implements [presence.Store].
+func (s presenceStore) Get(ctx context.Context, keys []string) ([]presence.Entry, error) {
+	return presenceEntries(s.PresenceAt(ctx, keys))
+}
+
 func presenceEntries(read []broker.PresenceEntry, err error) ([]presence.Entry, error) {
 	all := make([]presence.Entry, len(read))
 	for i, e := range read {
