@@ -89,7 +89,9 @@ func (v *Value) others() bool { return v.Services > 0 || len(v.Admins) > 0 }
 //	process.<process>                   a heartbeat; it expires
 //	at.<dealer>.<group>.<process>       who is in a conversation: a [Value]
 //	all.<dealer>.<process>              who follows all chats of a dealer: a [Value]
+//	mark                                never holds anything: whoever reads its deletion has all before
 const (
+	markKey     = "mark"
 	processKeys = "process."
 	groupKeys   = "at."
 	dealerKeys  = "all."

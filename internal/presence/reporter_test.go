@@ -298,6 +298,29 @@ func TestWhoComesBackBetweenTwoLooksHasNotGone(t *testing.T) {
 	})
 }
 
+// The replica that is read is behind: the customer is back, and that was kept and said.
+func TestWhoIsBackIsNotSaidToBeGoneByAReaderThatLags(t *testing.T) {
+	bubble(t, func(s *site) {
+		a, b := s.router("p1"), s.router("p2")
+		s.reports()
+		s.chats.joins(chatOf("g1"))
+		a.Came(chatOf("g1"), Customer, "")
+		s.after(5 * time.Second)
+		a.Went(chatOf("g1"), Customer, "")
+		s.after(testLeave - time.Second)
+		s.bucket.lags(true)
+		b.Came(chatOf("g1"), Customer, "")
+		if err := b.Kept(s.Context(), chatOf("g1")); err != nil {
+			t.Fatal(err)
+		}
+		s.chats.joins(chatOf("g1"))
+		s.after(2 * time.Second)
+		s.bucket.lags(false)
+		s.after(time.Minute)
+		s.chats.wants()
+	})
+}
+
 // Others talk on while it is to be said.
 func TestOthersWhoTalkDelayNothingForLong(t *testing.T) {
 	bubble(t, func(s *site) {
