@@ -15,7 +15,7 @@ import (
 
 // PresenceFlags say what is made of who is there.
 type PresenceFlags struct {
-	LeaveAfter  time.Duration `default:"15s" help:"How long the last socket of a customer has been gone when that is stored as an event, and so is that it is back. To be the same for all processes. 0: never."`
+	LeaveAfter  time.Duration `default:"15s" help:"How long the last socket of a customer has been gone when that is stored as an event, and so is that it is back. From 1s to 12h, the same for all processes; 0: never."`
 	PresenceTTL time.Duration `name:"presence-ttl" default:"10s" hidden:"" help:"How long a process counts as living after it has last shown that it does."`
 }
 
