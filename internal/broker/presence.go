@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -175,6 +176,23 @@ func (b *Broker) PresenceOf(ctx context.Context, filters ...string) (all []Prese
 			}
 			q.Seq = some[len(some)-1].Revision + 1
 		}
+	}
+	return all, nil
+}
+
+// PresenceAt returns the entries that stand under some keys, marks of what was deleted
+// among them. A replica may answer that lags.
+func (b *Broker) PresenceAt(ctx context.Context, keys []string) (all []PresenceEntry, err error) {
+	for some := range slices.Chunk(keys, headsEach) {
+		q := question{MultiLast: make([]string, len(some))}
+		for i, key := range some {
+			q.MultiLast[i] = b.presence.subject(key)
+		}
+		found, _, err := b.readPresence(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
 	}
 	return all, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -97,6 +98,35 @@ func TestOnlyTheRevisionThatIsMeantIsReplaced(t *testing.T) {
 	a.wantsPresence(t, "at.d.g.p1=2")
 	b.put(t, PresenceWrite{Key: "at.d.g.p1", Instead: &now})
 	a.wantsPresence(t, "at.d.g.p1-")
+}
+
+// Who does not know what stands there finds it out, also that it was deleted.
+func TestWhatStandsThereIsNotReplacedUnseen(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b := runReady(t, s.ClientURL())
+	var none uint64
+	first := func(key, value string) error {
+		return b.WritePresence(t.Context(), []PresenceWrite{{Key: key, Value: []byte(value), Instead: &none}})[0].Err
+	}
+	if err := first("at.d.new.p", "1"); err != nil {
+		t.Errorf("where nothing stands: %v", err)
+	}
+	held, gone := b.put(t, PresenceWrite{Key: "at.d.held.p", Value: []byte("2")}), b.put(t, PresenceWrite{Key: "at.d.gone.p"})
+	for _, key := range []string{"at.d.held.p", "at.d.gone.p"} {
+		if err := first(key, "x"); !errors.Is(err, ErrTaken) {
+			t.Errorf("%s is replaced: %v", key, err)
+		}
+	}
+	keys := []string{"at.d.held.p", "at.d.gone.p", "at.d.never.p"}
+	for i := range 2 * headsEach {
+		keys = append(keys, fmt.Sprintf("at.d.never%d.p", i))
+	}
+	got, err := b.PresenceAt(t.Context(), keys)
+	want := []PresenceEntry{{"at.d.held.p", []byte("2"), held}, {"at.d.gone.p", nil, gone}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
 }
 
 // Ten thousand that go at once are no storm.

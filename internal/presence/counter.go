@@ -2,6 +2,7 @@ package presence
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"sync"
@@ -73,6 +74,8 @@ type chat struct {
 	dirty               bool             // in Counter.dirty
 	flying              bool             // being written
 	stored              bool             // the store may have an entry
+	ours                bool             // what the store has is from since the chat is here
+	before              uint64           // else: the revision of what stands there, as far as we know; 0: nothing does
 }
 
 // NewCounter returns a counter that has to be run.
@@ -328,7 +331,8 @@ func (c *Counter) take() (of []subjects.Conversation, writes []Write) {
 	return of, writes
 }
 
-// entry returns what the store is to have of a conversation.
+// entry returns what the store is to have of a conversation. A chat that is here anew may
+// have left a tombstone: whoever comes after the customer does not write over it unseen.
 func (c *Counter) entry(to subjects.Conversation, one *chat) Write {
 	w := Write{Key: place{to, c.cfg.Process}.key()}
 	v := one.value()
@@ -337,6 +341,10 @@ func (c *Counter) entry(to subjects.Conversation, one *chat) Write {
 		w.Value = encode(v)
 	case !v.Left.IsZero():
 		w.Value, w.TTL = encode(v), TombstoneTTL
+	}
+	if !one.ours && v.Customers == 0 && v.Left.IsZero() {
+		before := one.before
+		w.Instead = &before
 	}
 	return w
 }
@@ -359,6 +367,7 @@ func (o *chat) value() Value {
 
 func (c *Counter) write(ctx context.Context, of []subjects.Conversation, writes []Write) (failed error) {
 	done := c.cfg.Store.Write(ctx, writes)
+	standing, err := c.standing(ctx, writes, done)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer func() {
@@ -369,6 +378,10 @@ func (c *Counter) write(ctx context.Context, of []subjects.Conversation, writes 
 	for i, to := range of {
 		one := c.here[to]
 		one.flying = false
+		if errors.Is(done[i].Err, ErrTaken) && err == nil && one.adopt(standing[writes[i].Key]) {
+			c.touch(to, one)
+			continue
+		}
 		if err := done[i].Err; err != nil {
 			failed = err
 			c.failed.Add(1)
@@ -379,11 +392,45 @@ func (c *Counter) write(ctx context.Context, of []subjects.Conversation, writes 
 			continue
 		}
 		c.written.Add(1)
+		one.ours = true
 		if !one.dirty && one.customers == 0 && one.services == 0 && len(one.admins) == 0 {
 			delete(c.here, to)
 		}
 	}
 	return failed
+}
+
+// standing returns what stands, by key, where a write expected something else.
+func (c *Counter) standing(ctx context.Context, writes []Write, done []Written) (map[string]Entry, error) {
+	var keys []string
+	for i, d := range done {
+		if errors.Is(d.Err, ErrTaken) {
+			keys = append(keys, writes[i].Key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	entries, err := c.cfg.Store.Get(ctx, keys)
+	standing := make(map[string]Entry, len(entries))
+	for _, e := range entries {
+		standing[e.Key] = e
+	}
+	return standing, err
+}
+
+// adopt goes on with a tombstone from before. It reports false if what stands there is
+// what was expected: who was asked for it lags.
+func (o *chat) adopt(e Entry) bool {
+	if e.Revision == o.before {
+		return false
+	}
+	o.before = e.Revision
+	var v Value
+	if o.customers == 0 && o.left == 0 && json.Unmarshal(e.Value, &v) == nil && !v.Left.IsZero() {
+		o.left = v.Left.UnixNano()
+	}
+	return true
 }
 
 // pause waits, but not longer than ctx.

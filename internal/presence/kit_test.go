@@ -32,6 +32,7 @@ type bucket struct {
 	calls   int             // of Write
 	written map[string]int  // by key
 	lost    bool            // who reads is not told of what is deleted from now on
+	shown   uint64          // who reads is told nothing later than this revision; 0: all
 }
 
 type held struct {
@@ -70,7 +71,7 @@ func (b *bucket) put(w Write) uint64 {
 		h.expires = time.Now().Add(w.TTL)
 	}
 	b.held[w.Key] = h
-	if b.lost && w.Value == nil {
+	if b.lost && w.Value == nil && w.Key != markKey {
 		delete(b.held, w.Key)
 	}
 	return b.last
@@ -94,7 +95,7 @@ func (b *bucket) Read(_ context.Context, after uint64) ([]Entry, error) {
 	}
 	var all []Entry
 	for _, h := range b.held {
-		if h.Revision > after {
+		if h.Revision > after && (b.shown == 0 || h.Revision <= b.shown) {
 			all = append(all, h.Entry)
 		}
 	}
@@ -102,10 +103,34 @@ func (b *bucket) Read(_ context.Context, after uint64) ([]Entry, error) {
 	return all[:min(len(all), 100)], nil
 }
 
+func (b *bucket) Get(_ context.Context, keys []string) (all []Entry, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expire()
+	if b.away {
+		return nil, errAway
+	}
+	for _, key := range keys {
+		if h, ok := b.held[key]; ok {
+			all = append(all, h.Entry)
+		}
+	}
+	return all, nil
+}
+
 func (b *bucket) goes(away bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.away = away
+}
+
+// lags has those who read told nothing of what comes from now on, or all again.
+func (b *bucket) lags(it bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.shown = 0; it {
+		b.shown = b.last
+	}
 }
 
 func (b *bucket) forbids(it bool) {

@@ -58,6 +58,10 @@ type Store interface {
 	// Read returns the next entries after a revision, in the order of revisions; none:
 	// there are no more now.
 	Read(ctx context.Context, after uint64) ([]Entry, error)
+
+	// Get returns what stands under some keys. One without an entry was never written, or
+	// that has been forgotten.
+	Get(ctx context.Context, keys []string) ([]Entry, error)
 }
 
 // ErrTaken says that there is another revision than a [Write] expects.
@@ -85,7 +89,9 @@ func (v *Value) others() bool { return v.Services > 0 || len(v.Admins) > 0 }
 //	process.<process>                   a heartbeat; it expires
 //	at.<dealer>.<group>.<process>       who is in a conversation: a [Value]
 //	all.<dealer>.<process>              who follows all chats of a dealer: a [Value]
+//	mark                                never holds anything: whoever reads its deletion has all before
 const (
+	markKey     = "mark"
 	processKeys = "process."
 	groupKeys   = "at."
 	dealerKeys  = "all."

@@ -47,6 +47,8 @@ const (
 	saysTurn   = 256             // conversations that are decided about before the bucket is read again
 	saysAtOnce = 32              // of these, that are looked up and said side by side
 	sayIn      = 5 * time.Second // for one look, or one event
+
+	lagPause = 10 * time.Millisecond // before a replica that lags is asked again
 )
 
 // A Reporter says of customers that they have gone, or have come, for all processes.
@@ -422,12 +424,12 @@ func latest(a, b time.Time) time.Time {
 // say says what is to be said and is not known. It fails if the bucket cannot be read.
 //
 // A customer who comes is in the bucket before the stream has its event. So the stream is
-// looked at, and then the bucket once more: who is in neither will be in the way of what
+// looked at, and then the bucket up to then: who is in neither will be in the way of what
 // is published.
 func (w *watch) say(ctx context.Context, due []*saying) error {
 	for some := range slices.Chunk(w.unsaid(ctx, due), saysAtOnce) {
 		w.each(ctx, some, w.lookUp)
-		if err := w.look(ctx); err != nil {
+		if err := w.catchUp(ctx); err != nil {
 			return err
 		}
 		w.confirm(some)
@@ -435,6 +437,28 @@ func (w *watch) say(ctx context.Context, due []*saying) error {
 	}
 	w.confirm(due)
 	return nil
+}
+
+// errLags says that what answers does not have what was written a while ago.
+var errLags = errors.New("who reads the bucket lags behind who writes")
+
+// catchUp reads all that was in the bucket when it was called. A replica may answer that
+// lags: it does not if it has a mark that is written now.
+func (w *watch) catchUp(ctx context.Context) error {
+	mark := w.cfg.Store.Write(ctx, []Write{{Key: markKey}})[0]
+	if mark.Err != nil {
+		return mark.Err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, sayIn, errLags)
+	defer cancel()
+	for {
+		if err := w.look(ctx); err != nil || w.after >= mark.Revision {
+			return err
+		}
+		if err := pause(ctx, lagPause); err != nil {
+			return err
+		}
+	}
 }
 
 // errChanged says that there is something new to decide about.

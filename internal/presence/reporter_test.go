@@ -298,6 +298,29 @@ func TestWhoComesBackBetweenTwoLooksHasNotGone(t *testing.T) {
 	})
 }
 
+// The replica that is read is behind: the customer is back, and that was kept and said.
+func TestWhoIsBackIsNotSaidToBeGoneByAReaderThatLags(t *testing.T) {
+	bubble(t, func(s *site) {
+		a, b := s.router("p1"), s.router("p2")
+		s.reports()
+		s.chats.joins(chatOf("g1"))
+		a.Came(chatOf("g1"), Customer, "")
+		s.after(5 * time.Second)
+		a.Went(chatOf("g1"), Customer, "")
+		s.after(testLeave - time.Second)
+		s.bucket.lags(true)
+		b.Came(chatOf("g1"), Customer, "")
+		if err := b.Kept(s.Context(), chatOf("g1")); err != nil {
+			t.Fatal(err)
+		}
+		s.chats.joins(chatOf("g1"))
+		s.after(2 * time.Second)
+		s.bucket.lags(false)
+		s.after(time.Minute)
+		s.chats.wants()
+	})
+}
+
 // Others talk on while it is to be said.
 func TestOthersWhoTalkDelayNothingForLong(t *testing.T) {
 	bubble(t, func(s *site) {
@@ -354,6 +377,47 @@ func TestWhoHasGoneWhileNobodyReportedIsReported(t *testing.T) {
 		s.after(time.Second)
 		s.bucket.wantsCounts(t, keyOf("g1", "p1"), "0 1 map[a1:1]")
 	})
+}
+
+// Whoever opens the chat after its customer has gone does not hide that either: it is the
+// same entry.
+func TestWhoComesAfterTheCustomerDoesNotHideThatItHasGone(t *testing.T) {
+	for name, comes := range map[string]func(*site, *router){
+		"and stays": func(_ *site, r *router) { r.Came(chatOf("g1"), Admin, "a1") },
+		"and goes": func(s *site, r *router) {
+			r.Came(chatOf("g1"), Service, "")
+			s.after(time.Second)
+			r.Went(chatOf("g1"), Service, "")
+		},
+		"while the store is away": func(s *site, r *router) {
+			s.bucket.goes(true)
+			r.Came(chatOf("g1"), Admin, "a1")
+			s.after(time.Minute)
+			s.bucket.goes(false)
+		},
+		"and the process ends": func(s *site, r *router) {
+			r.Came(chatOf("g1"), Admin, "a1")
+			r.drain(s)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(s *site) {
+				r := s.router("p1")
+				s.reports()
+				s.chats.joins(chatOf("g1"))
+				r.Came(chatOf("g1"), Customer, "")
+				s.after(5 * time.Second)
+				r.Went(chatOf("g1"), Customer, "")
+				s.after(2 * time.Second)
+				comes(s, r)
+				s.after(time.Hour)
+				s.chats.wants("d1 g1 false")
+				r.Came(chatOf("g1"), Admin, "a2") // on what was looked after
+				s.after(time.Hour)
+				s.chats.wants()
+			})
+		})
+	}
 }
 
 func TestWhatCannotBeSaidIsSaidLater(t *testing.T) {
@@ -496,6 +560,12 @@ func randomKills(s *site) {
 				goTo(i, routers[rnd.IntN(len(routers))])
 			case 1:
 				goTo(i, nil)
+			case 2: // an admin looks in
+				at, c := routers[rnd.IntN(len(routers))], chatOf(fmt.Sprint("g", i%(customers-5)))
+				at.Came(c, Admin, "a1")
+				if rnd.IntN(2) == 0 {
+					at.Went(c, Admin, "a1")
+				}
 			}
 		}
 		s.after(time.Duration(rnd.IntN(2)*rnd.IntN(20_000)) * time.Millisecond)

@@ -15,7 +15,7 @@ import (
 
 // PresenceFlags say what is made of who is there.
 type PresenceFlags struct {
-	LeaveAfter  time.Duration `default:"15s" help:"How long the last socket of a customer has been gone when that is stored as an event, and so is that it is back. To be the same for all processes. 0: never."`
+	LeaveAfter  time.Duration `default:"15s" help:"How long the last socket of a customer has been gone when that is stored as an event, and so is that it is back. From 1s to 12h, the same for all processes; 0: never."`
 	PresenceTTL time.Duration `name:"presence-ttl" default:"10s" hidden:"" help:"How long a process counts as living after it has last shown that it does."`
 }
 
@@ -127,6 +127,11 @@ func (s presenceStore) Write(ctx context.Context, writes []presence.Write) []pre
 // Read implements [presence.Store].
 func (s presenceStore) Read(ctx context.Context, after uint64) ([]presence.Entry, error) {
 	return presenceEntries(s.ReadPresence(ctx, after))
+}
+
+// Get implements [presence.Store].
+func (s presenceStore) Get(ctx context.Context, keys []string) ([]presence.Entry, error) {
+	return presenceEntries(s.PresenceAt(ctx, keys))
 }
 
 func presenceEntries(read []broker.PresenceEntry, err error) ([]presence.Entry, error) {

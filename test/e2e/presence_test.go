@@ -234,6 +234,19 @@ func TestWhoHasGoneIsToldOnceAndAQuickReconnectIsNot(t *testing.T) {
 	}
 }
 
+// An admin who opens the chat of a customer that has gone takes nothing from what is known.
+func TestWhoOpensAChatDoesNotHideThatItsCustomerHasGone(t *testing.T) {
+	t.Parallel()
+	s := startPresence(t, 1)
+	lost := s.customer(s.routers[0], "lost", true)
+	s.wantsThere("lost:1")
+	_ = lost.conn.CloseNow()
+	s.wantsThere("")
+	dial(s, s.routers[0], as("role", "admin", "dealerId", "d1", "groupId", "lost", "adminId", "a2"))
+	s.wants("lost", true, false)
+	s.isStored()
+}
+
 func TestCustomersOfAKilledRouterAreGoneOrElsewhere(t *testing.T) {
 	t.Parallel()
 	s := startPresence(t, 2)
