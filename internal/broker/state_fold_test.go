@@ -551,38 +551,43 @@ func TestAListIsRightWhateverBecameOfSnapshots(t *testing.T) {
 	list("and both go on")
 }
 
-// Askers who go before they have been answered, again and again, as admins who reload a page.
+// Askers who go before they have been answered, again and again, as admins who reload a
+// page: the reading that the first one has begun is everybody's.
 func TestWhoGoesLeavesNoReadingBehind(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	b, c := runReady(t, s.ClientURL()), connect(t, s)
 	c.happen(t, 10, 100)
-	var asked atomic.Int64
-	if _, err := c.Conn.Subscribe("$JS.API.DIRECT.GET.KV_"+StateBucket, func(*nats.Msg) { asked.Add(1) }); err != nil {
-		t.Fatal(err)
+	reading := func() *dealerReading {
+		b.states.mu.Lock()
+		defer b.states.mu.Unlock()
+		return b.states.dealers["d"]
 	}
-	if err := c.Conn.Flush(); err != nil {
-		t.Fatal(err)
+	for range listsAtOnce {
+		b.states.lists <- struct{}{} // so that it does not end
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	position := c.position(t)
-	for range 500 {
-		if _, _, err := b.Chats(gone, "d", position, 0, 10); err == nil {
+	var first *dealerReading
+	for range 20 {
+		if _, _, err := b.Chats(gone, "d", c.position(t), 0, 10); err == nil {
 			t.Error("who has gone was answered")
 		}
+		now := reading()
+		if first == nil {
+			first = now
+		}
+		if now == nil || now != first {
+			t.Fatal("the reading under way was forgotten")
+		}
 	}
-	testkit.Eventually(t, "no reading to be left", func() bool {
-		b.states.mu.Lock()
-		defer b.states.mu.Unlock()
-		return len(b.states.dealers) == 0
-	})
-	if err := c.Conn.Flush(); err != nil {
-		t.Fatal(err)
+	for range listsAtOnce {
+		<-b.states.lists
 	}
-	if n := asked.Load(); n < 1 || n > 100 { // each may find that the one before has just ended
-		t.Errorf("it was read %d times", n)
+	if _, _, err := b.Chats(t.Context(), "d", c.position(t), 0, 10); err != nil {
+		t.Error(err)
 	}
+	testkit.Eventually(t, "it to be forgotten", func() bool { return reading() == nil })
 }
 
 // States are rebuilt after one part of a long list was read.
