@@ -112,20 +112,31 @@ func monitoring(s *stack) {
 
 // results returns how many series a query has.
 func results(query string) (int, error) {
+	all, err := series(query)
+	return len(all), err
+}
+
+// series returns the labels of those that a query has.
+func series(query string) (all []map[string]string, err error) {
 	resp, err := http.Get("http://" + prometheusAt + "/api/v1/query?query=" + url.QueryEscape(query))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	var answer struct {
 		Error string
-		Data  struct{ Result []json.RawMessage }
+		Data  struct {
+			Result []struct{ Metric map[string]string }
+		}
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return 0, err
+		return nil, err
 	}
 	if answer.Error != "" {
-		return 0, fmt.Errorf("%s", answer.Error)
+		return nil, fmt.Errorf("%s", answer.Error)
 	}
-	return len(answer.Data.Result), nil
+	for _, one := range answer.Data.Result {
+		all = append(all, one.Metric)
+	}
+	return all, nil
 }
