@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -135,6 +136,9 @@ func (c *Client) Unfollow(ctx context.Context, from subjects.Conversation) error
 		c.follows = slices.DeleteFunc(c.follows, func(to subjects.Conversation) bool {
 			return to.Group == from.Group && (to.Dealer == from.Dealer || to.Dealer == "" || from.Dealer == "")
 		})
+		maps.DeleteFunc(c.joins, func(to subjects.Conversation, _ json.RawMessage) bool {
+			return to.Group == from.Group && (to.Dealer == from.Dealer || from.Dealer == "")
+		})
 	}
 	return err
 }
@@ -250,6 +254,9 @@ func (c *Client) remove(call *call) bool {
 
 // answer ends a call. c.mu is held.
 func (c *Client) answer(call *call, ack Ack, err error) {
+	if err != nil {
+		c.disown(call)
+	}
 	switch refused, _ := errors.AsType[*Error](err); {
 	case !c.remove(call):
 	case call.done != nil:
@@ -266,8 +273,8 @@ func (c *Client) nextCall() *call {
 	if c.status != Live {
 		return nil
 	}
-	for _, call := range c.calls {
-		if !call.flying {
+	for _, call := range slices.Clone(c.calls) {
+		if !call.flying && !c.isLate(call) {
 			c.fly(call)
 			return call
 		}
@@ -293,6 +300,14 @@ func (c *Client) fly(call *call) {
 	}
 }
 
+// disown has an event told if it comes back, since it was given up and stored all the
+// same. c.mu is held.
+func (c *Client) disown(call *call) {
+	if e, err := events.ParseStored(call.data); err == nil {
+		c.own = slices.DeleteFunc(c.own, func(name string) bool { return name == nameOf(&e) })
+	}
+}
+
 // overdue gives up a call. A router that lives answers sooner, if only that it cannot: so
 // the connection is given up, too.
 func (c *Client) overdue(call *call) {
@@ -312,23 +327,29 @@ func (c *Client) overdue(call *call) {
 // remembered is less than for how long the stream knows a double.
 const remembered = 100 * time.Second
 
-// ground says that the connection has ended: what was not answered waits to be sent again,
-// unless the stream might not know it any more.
+// ground says that the connection has ended: what was not answered waits to be sent again.
 func (c *Client) ground() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, call := range slices.Clone(c.calls) {
 		switch {
-		case !call.flying:
 		case call.done == nil:
 			c.remove(call) // it is made anew
-		case time.Since(call.sent) > remembered:
-			c.answer(call, Ack{}, &Error{Code: CodeUnavailable, Message: "the connection was away for too long: it may be stored"})
-		default:
+		case call.flying:
 			call.flying = false
 			call.late.Stop()
 		}
 	}
+}
+
+// isLate answers a call that was sent so long ago that the stream might not know it any
+// more. c.mu is held.
+func (c *Client) isLate(call *call) bool {
+	late := !call.sent.IsZero() && time.Since(call.sent) > remembered
+	if late {
+		c.answer(call, Ack{}, &Error{Code: CodeUnavailable, Message: "the connection was away for too long: it may be stored"})
+	}
+	return late
 }
 
 func (c *Client) acknowledged(f *frame) {

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -68,7 +69,7 @@ func (c *Client) address() string {
 	defer c.mu.Unlock()
 	var groups []string
 	if c.cfg.namesGroups() {
-		for _, to := range c.follows {
+		for _, to := range slices.AppendSeq(slices.Clone(c.follows), maps.Keys(c.joins)) {
 			if to.Group != "" && !slices.Contains(groups, to.Group) {
 				groups = append(groups, to.Group)
 			}
@@ -306,14 +307,17 @@ func (c *Client) event(f *frame) {
 
 // again follows what the handshake has not named, before anything else is sent.
 func (c *Client) again() {
-	if c.cfg.namesGroups() {
-		return
-	}
+	named := c.cfg.namesGroups()
 	var first []*call
 	for _, to := range c.follows {
-		first = append(first, c.newCall("follow", encodeConversation(to), quiet))
+		if !named || to.Group == "" {
+			first = append(first, c.newCall("follow", encodeConversation(to), quiet))
+		}
 	}
 	for _, join := range c.joins {
+		if named {
+			break
+		}
 		first = append(first, c.newCall(events.ChannelClientJoin, join, quiet))
 	}
 	c.calls = append(first, c.calls...)

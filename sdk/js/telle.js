@@ -125,6 +125,8 @@ class Telle {
 	#patience = null; // timer of the handshake
 	#renewal = null; // timer of the next token
 	#readyAt = 0;
+	#heardAt = 0;
+	#beginning = false; // what "ready" brings about is under way: nothing else is sent yet
 
 	#since; // the greatest sequence had
 	#last = new Map(); // the same for each conversation: one may get an event late, when others are further
@@ -175,7 +177,11 @@ class Telle {
 	 * Each event gets a messageId, if it has none: what was not answered when the connection broke is sent again, and the
 	 * stream keeps one of both.
 	 */
-	send(event, data, {timeout = this.#options.timeout} = {}) {
+	send(event, data, {timeout} = {}) {
+		return this.#send(event, data, {timeout});
+	}
+
+	#send(event, data, {timeout = this.#options.timeout, again = false}) {
 		if (!REQUESTS.has(event) && isObject(data) && data.messageId === undefined && data.id === undefined) {
 			data = {...data, messageId: uuid()};
 		}
@@ -191,9 +197,10 @@ class Telle {
 				throw new TelleError({code: "queue_full", message: "too much waits for the connection"}, data);
 			}
 			const id = ++this.#ids;
-			const call = {id, event, data, timeout, text: JSON.stringify({event, id, data}), resolve, reject, sent: 0, flying: false};
+			const call = {id, event, data, timeout, text: JSON.stringify({event, id, data}), resolve, reject, again, sent: 0, flying: false};
 			this.#calls.set(id, call);
-			if (this.state === "live") this.#transmit(call);
+			if (again) this.#transmit(call);
+			else this.#flush(); // behind what waits
 		});
 	}
 
@@ -219,6 +226,9 @@ class Telle {
 	async unfollow(groupId, dealerId) {
 		const answer = await this.send("unfollow", {dealerId, groupId});
 		for (const dealer of ["", dealerId ?? ""]) this.#follows.delete(chatKey(dealer, groupId ?? ""));
+		for (const [key, join] of this.#joins) {
+			if (String(join.groupId) === String(groupId) && (dealerId === undefined || String(join.dealerId) === String(dealerId))) this.#joins.delete(key);
+		}
 		return answer;
 	}
 
@@ -247,10 +257,15 @@ class Telle {
 
 	async #ask() {
 		const {token} = this.#options;
+		let late;
 		try {
-			return typeof token === "function" ? await token() : token;
+			return typeof token === "function" ? await Promise.race([token(), new Promise((_, reject) => {
+				late = setTimeout(() => reject(new Error("no token came in time")), HANDSHAKE);
+			})]) : token;
 		} catch (cause) {
 			throw Object.assign(new TelleError({code: "unauthorized", message: "there is no token to be had"}), {cause});
+		} finally {
+			clearTimeout(late);
 		}
 	}
 
@@ -270,7 +285,7 @@ class Telle {
 			for (const v of [value ?? []].flat()) url.searchParams.append(name, v);
 		}
 		if (this.#names()) {
-			for (const {groupId} of this.#follows.values()) if (groupId !== undefined) url.searchParams.append("groupId", groupId);
+			for (const groupId of this.#groups()) url.searchParams.append("groupId", groupId);
 		}
 		return url.href;
 	}
@@ -282,6 +297,12 @@ class Telle {
 	#names() {
 		const {groupId, role, dealerId} = this.#options;
 		return groupId !== undefined || role === "service" && dealerId !== undefined && !Array.isArray(dealerId);
+	}
+
+	/** The chats that the handshake names. */
+	#groups() {
+		const all = [...this.#follows.values(), ...this.#joins.values()].map(({groupId}) => groupId);
+		return new Set(all.filter((groupId) => groupId !== undefined).map(String));
 	}
 
 	/** Lets go of a connection that may be dead: a close handshake would wait for it. */
@@ -368,6 +389,7 @@ class Telle {
 	// What comes.
 
 	#take(text) {
+		this.#heardAt = Date.now();
 		let frame;
 		try {
 			frame = parse(text);
@@ -411,9 +433,14 @@ class Telle {
 		}
 		for (const state of data.states ?? []) this.#know(state);
 		for (const page of data.chats ?? []) this.#page(page);
+		this.#beginning = true;
 		this.#to("live");
 		this.#emit("ready", data);
 		if (data.recovered === false) this.#emit("lost", data);
+		this.#beginning = false;
+		if (this.state !== "live") {
+			return; // somebody has closed it
+		}
 		this.#again();
 		this.#refusals = 0;
 		this.#list();
@@ -487,12 +514,13 @@ class Telle {
 		this.#know(since.reduce(fold, state));
 	}
 
-	/** Follows again what the handshake has not named. */
+	/** Follows again what the handshake has not named, before anything else is sent. */
 	#again() {
-		if (this.state === "live" && !this.#names()) {
-			for (const data of this.#follows.values()) this.send("follow", data).catch((err) => this.#emit("error", err));
-			for (const data of this.#joins.values()) this.send("client_join", data).catch((err) => this.#emit("error", err));
-		}
+		for (const call of this.#calls.values()) if (call.again) this.#settleCall(call, call.resolve); // it is made anew
+		const named = this.#names();
+		const again = (event, data) => this.#send(event, data, {again: true}).catch((err) => this.#emit("error", err));
+		for (const data of this.#follows.values()) if (!named || data.groupId === undefined) again("follow", data);
+		if (!named) for (const data of this.#joins.values()) again("client_join", data);
 	}
 
 	/** All that was missed has come. */
@@ -583,12 +611,15 @@ class Telle {
 
 	#flush() {
 		for (const call of this.#calls.values()) {
-			if (this.state === "live" && !call.flying) this.#transmit(call);
+			if (this.state === "live" && !this.#beginning && !call.flying) this.#transmit(call);
 		}
 	}
 
 	#transmit(call) {
-		call.again = call.sent > 0;
+		if (!this.#socket || this.#isLate(call)) {
+			return;
+		}
+		call.resent = call.sent > 0;
 		call.sent ||= Date.now();
 		call.flying = true;
 		if (call.event === "customer_message") this.#mark(call.data);
@@ -605,13 +636,20 @@ class Telle {
 	#ground(call) {
 		clearTimeout(call.timer);
 		call.flying = false;
-		if (call.sent && Date.now() - call.sent > REMEMBERED) this.#reject(call, unknown);
+		this.#isLate(call);
 	}
 
-	/** A router that lives answers sooner, if only that it cannot. */
+	/** Rejects a call that was sent so long ago that the stream might not know it any more. */
+	#isLate(call) {
+		const late = call.sent > 0 && Date.now() - call.sent > REMEMBERED;
+		if (late) this.#reject(call, unknown);
+		return late;
+	}
+
+	/** A router that lives answers sooner, if only that it cannot; or it is still busy with what was asked before. */
 	#overdue(call) {
 		this.#reject(call, {code: "timeout", message: "no answer came in time: it may be stored"});
-		this.#drop("no answer");
+		if (Date.now() - this.#heardAt >= call.timeout) this.#drop("no answer");
 	}
 
 	#answered({id, seq, state, data}) {
@@ -643,7 +681,7 @@ class Telle {
 		const call = this.#calls.get(id);
 		if (!call) {
 			this.#emit("error", new TelleError(error));
-		} else if (error.code === "conflict" && call.again && error.owner === outcome(call.data)) {
+		} else if (error.code === "conflict" && call.resent && error.owner === outcome(call.data)) {
 			// It was stored before the connection broke: what stands in its way is itself.
 			this.#settleCall(call, () => call.resolve({}));
 		} else {
@@ -651,7 +689,9 @@ class Telle {
 		}
 	}
 
+	/** If it was stored all the same it is told when it comes back. */
 	#reject(call, error) {
+		if (call.event === "customer_message") this.#own.delete(nameOf(call.data));
 		this.#settleCall(call, () => call.reject(new TelleError(error, call.data)));
 	}
 
