@@ -48,6 +48,7 @@ type Client struct {
 	calls   []*call // what is not answered, in the order in which it is sent
 	ids     uint64
 	own     []string                // names of messages of ours, the latest
+	named   []string                // the chats that the handshake has named
 	follows []subjects.Conversation // by Groups and Follow; Dealer may be empty
 	joins   map[subjects.Conversation]json.RawMessage
 }

@@ -97,6 +97,8 @@ func (c *Config) token(ctx context.Context) (string, error) {
 	if c.NewToken == nil {
 		return c.Token, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, handshakeIn)
+	defer cancel()
 	token, err := c.NewToken(ctx)
 	if err != nil {
 		return "", fmt.Errorf("make a token: %w", err)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/telle-ai/event-router/pkg/events"
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
@@ -261,8 +263,22 @@ func (c *Client) answer(call *call, ack Ack, err error) {
 	case !c.remove(call):
 	case call.done != nil:
 		call.done <- answered{ack, err}
+	case passes(err):
+		conn := c.conn
+		time.AfterFunc(inquiryEvery, func() { c.askAgain(conn, call) })
 	case refused != nil:
 		c.report(refused)
+	}
+}
+
+// askAgain makes a call anew that was refused for now, if the connection is the same: for
+// another one all are made anew.
+func (c *Client) askAgain(on *websocket.Conn, refused *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == on && !c.ended {
+		c.calls = append(c.calls, c.newCall(refused.event, refused.plain, quiet))
+		poke(c.wake)
 	}
 }
 

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/telle-ai/event-router/pkg/events"
+	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
 const (
@@ -67,17 +69,41 @@ func (c *Client) dial(ctx context.Context, token string) (*websocket.Conn, end) 
 func (c *Client) address() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var groups []string
-	if c.cfg.namesGroups() {
+	c.named = nil
+	if c.cfg.namesGroups() || c.cfg.Role == "customer" && len(c.joins) > 0 {
+		c.named = c.groups()
+	}
+	u := *c.url
+	u.RawQuery = c.cfg.query(c.url, c.named, c.since)
+	return u.String()
+}
+
+// mostNamed is how many chats a handshake may name.
+const mostNamed = 100
+
+// groups returns the chats that the handshake names: of an admin who has left them all,
+// those that it had, so that it is not told of all. c.mu is held.
+func (c *Client) groups() (groups []string) {
+	for to := range c.followed() {
+		if to.Group != "" && !slices.Contains(groups, to.Group) && len(groups) < mostNamed {
+			groups = append(groups, to.Group)
+		}
+	}
+	if groups == nil {
+		return c.cfg.Groups
+	}
+	return groups
+}
+
+// followed returns what holds for the connections to come. c.mu is held.
+func (c *Client) followed() iter.Seq[subjects.Conversation] {
+	return func(yield func(subjects.Conversation) bool) {
 		for _, to := range slices.AppendSeq(slices.Clone(c.follows), maps.Keys(c.joins)) {
-			if to.Group != "" && !slices.Contains(groups, to.Group) {
-				groups = append(groups, to.Group)
+			if !yield(to) {
+				return
 			}
 		}
 	}
-	u := *c.url
-	u.RawQuery = c.cfg.query(c.url, groups, c.since)
-	return u.String()
 }
 
 func (c *Client) attach(conn *websocket.Conn, token string) {
@@ -307,20 +333,37 @@ func (c *Client) event(f *frame) {
 
 // again follows what the handshake has not named, before anything else is sent.
 func (c *Client) again() {
-	named := c.cfg.namesGroups()
 	var first []*call
+	for _, group := range c.named {
+		if !c.holds(group) {
+			first = append(first, c.newCall("unfollow", encodeConversation(subjects.Conversation{Group: group}), quiet))
+		}
+	}
 	for _, to := range c.follows {
-		if !named || to.Group == "" {
+		if to.Group == "" || !slices.Contains(c.named, to.Group) {
 			first = append(first, c.newCall("follow", encodeConversation(to), quiet))
 		}
 	}
-	for _, join := range c.joins {
-		if named {
-			break
+	for to, join := range c.joins {
+		switch {
+		case slices.Contains(c.named, to.Group):
+		case c.cfg.Role == "service": // it has said that its customer is there
+			first = append(first, c.newCall("follow", encodeConversation(to), quiet))
+		default:
+			first = append(first, c.newCall(events.ChannelClientJoin, join, quiet))
 		}
-		first = append(first, c.newCall(events.ChannelClientJoin, join, quiet))
 	}
 	c.calls = append(first, c.calls...)
+}
+
+// holds reports whether a chat is still followed. c.mu is held.
+func (c *Client) holds(group string) bool {
+	for to := range c.followed() {
+		if to.Group == group {
+			return true
+		}
+	}
+	return false
 }
 
 // nameOf returns what a message is known by, also when it has come back. Customer and bot

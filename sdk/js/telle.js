@@ -99,6 +99,7 @@ const REMEMBERED = 100_000; // ms: the stream knows a double for 2 minutes
 const LONGEST_HINT = 60_000; // ms
 const INQUIRY = 2_000; // ms between two questions about chats that were in no list: each counts as ten frames
 const NAMED = 200; // chats in one of them
+const GROUPS = 100; // chats that a handshake may name
 const OWN = 500; // messages of ours that are known when they come back
 
 // These ask, and are no events: nothing of them is stored, and a field of another name is refused.
@@ -122,6 +123,7 @@ class Telle {
 	#token; // that the connection was made with
 	#attempts = 0; // that have failed, in a row
 	#wake = null; // timer of the next attempt
+	#told = false; // by the router, how long to wait
 	#patience = null; // timer of the handshake
 	#renewal = null; // timer of the next token
 	#readyAt = 0;
@@ -135,6 +137,7 @@ class Telle {
 	#calls = new Map(); // what is not answered, by id, in the order in which it was sent
 	#ids = 0;
 	#own = new Set(); // messageIds of ours, the latest
+	#named = new Set(); // the chats that the handshake has named
 	#follows = new Map(); // what is followed by follow(): data by key
 	#joins = new Map(); // by client_join
 	#before = new Map(); // by dealer: where the next page of chats begins
@@ -225,9 +228,9 @@ class Telle {
 
 	async unfollow(groupId, dealerId) {
 		const answer = await this.send("unfollow", {dealerId, groupId});
-		for (const dealer of ["", dealerId ?? ""]) this.#follows.delete(chatKey(dealer, groupId ?? ""));
-		for (const [key, join] of this.#joins) {
-			if (String(join.groupId) === String(groupId) && (dealerId === undefined || String(join.dealerId) === String(dealerId))) this.#joins.delete(key);
+		const same = (a, b) => a === undefined || b === undefined || String(a) === String(b);
+		for (const map of [this.#follows, this.#joins]) {
+			for (const [key, of] of map) if (String(of.groupId) === String(groupId) && same(of.dealerId, dealerId)) map.delete(key);
 		}
 		return answer;
 	}
@@ -284,9 +287,8 @@ class Telle {
 		for (const [name, value] of Object.entries({token, role, dealerId, adminId, since: this.#since})) {
 			for (const v of [value ?? []].flat()) url.searchParams.append(name, v);
 		}
-		if (this.#names()) {
-			for (const groupId of this.#groups()) url.searchParams.append("groupId", groupId);
-		}
+		this.#named = new Set(this.#names() ? this.#groups() : []);
+		for (const groupId of this.#named) url.searchParams.append("groupId", groupId);
 		return url.href;
 	}
 
@@ -296,13 +298,19 @@ class Telle {
 	 */
 	#names() {
 		const {groupId, role, dealerId} = this.#options;
-		return groupId !== undefined || role === "service" && dealerId !== undefined && !Array.isArray(dealerId);
+		return groupId !== undefined || role === "service" && dealerId !== undefined && !Array.isArray(dealerId) ||
+			this.#role() === "customer" && this.#joins.size > 0;
 	}
 
-	/** The chats that the handshake names. */
+	#role() {
+		return this.#options.role ?? claimsOf(this.#token).role;
+	}
+
+	/** The chats that the handshake names: of an admin who has left them all, those that he had, so that he is not shown all. */
 	#groups() {
 		const all = [...this.#follows.values(), ...this.#joins.values()].map(({groupId}) => groupId);
-		return new Set(all.filter((groupId) => groupId !== undefined).map(String));
+		const groups = new Set(all.filter((groupId) => groupId !== undefined).map(String));
+		return groups.size > 0 ? [...groups].slice(0, GROUPS) : [this.#options.groupId ?? []].flat().map(String);
 	}
 
 	/** Lets go of a connection that may be dead: a close handshake would wait for it. */
@@ -344,13 +352,14 @@ class Telle {
 		if (this.#readyAt && Date.now() - this.#readyAt >= STEADY) this.#attempts = 0;
 		this.#readyAt = 0;
 		const retryIn = pause(why, this.#attempts++, this.#options.backoff);
+		this.#told = why.code === DRAIN || why.code === LIMIT;
 		this.#wake = setTimeout(() => this.#open(), retryIn);
 		this.#to("offline", {...why, retryIn});
 	}
 
 	/** The browser says that there is a network again: why wait for a backoff that was for another reason? */
 	#online = () => {
-		if (this.#wake) {
+		if (this.#wake && !this.#told) {
 			clearTimeout(this.#wake);
 			this.#wake = setTimeout(() => this.#open(), Math.random() * this.#options.backoff.first);
 		}
@@ -396,6 +405,7 @@ class Telle {
 		} catch {
 			return this.#drop("a frame that is no JSON");
 		}
+		if (!isObject(frame)) return this.#drop("a frame that is no object");
 		switch (frame.event) {
 		case "ready":
 			return this.#ready(frame.data);
@@ -489,6 +499,7 @@ class Telle {
 			this.#inquiredAt = Date.now();
 			for (const chat of chats) chat.asked = true;
 			this.send("chats", {dealerId, groupIds: chats.map(({groupId}) => groupId)}).catch((err) => this.#unlearnt(chats, err));
+			break; // the next one when it is time
 		}
 		if (Array.from(this.#unknown.values()).some(({asked}) => !asked)) this.#inquireIn(INQUIRY);
 	}
@@ -517,10 +528,24 @@ class Telle {
 	/** Follows again what the handshake has not named, before anything else is sent. */
 	#again() {
 		for (const call of this.#calls.values()) if (call.again) this.#settleCall(call, call.resolve); // it is made anew
-		const named = this.#names();
-		const again = (event, data) => this.#send(event, data, {again: true}).catch((err) => this.#emit("error", err));
-		for (const data of this.#follows.values()) if (!named || data.groupId === undefined) again("follow", data);
-		if (!named) for (const data of this.#joins.values()) again("client_join", data);
+		const kept = [...this.#follows.values(), ...this.#joins.values()].map(({groupId}) => String(groupId));
+		for (const groupId of this.#named) if (!kept.includes(groupId)) this.#refollow("unfollow", {groupId});
+		const isNew = ({groupId}) => groupId === undefined || !this.#named.has(String(groupId));
+		for (const data of this.#follows.values()) if (isNew(data)) this.#refollow("follow", data);
+		for (const {dealerId, groupId, ...join} of this.#joins.values()) {
+			if (!isNew({groupId}) || this.#follows.has(chatKey(dealerId, groupId))) continue;
+			if (this.#role() === "service") this.#refollow("follow", {dealerId, groupId}); // it has said that its customer is there
+			else this.#refollow("client_join", {dealerId, groupId, ...join});
+		}
+	}
+
+	/** Asks until it is granted, refused for good, or the connection is another one. */
+	#refollow(event, data, tries = 0) {
+		const socket = this.#socket;
+		this.#send(event, data, {again: true}).catch((err) => {
+			if (!PASSING.has(err.code)) return this.#emit("error", err);
+			setTimeout(() => socket === this.#socket && this.#refollow(event, data, tries + 1), pause({}, tries, this.#options.backoff));
+		});
 	}
 
 	/** All that was missed has come. */

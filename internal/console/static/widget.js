@@ -88,9 +88,11 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 		},
 	};
 
-	function keptGroup() {
-		const group = kept.get("group") || `web-${newId()}`;
-		kept.set("group", group);
+	/** Of a customer whom a token names it is his: another one in the same browser has another. */
+	function keptGroup(sub) {
+		const name = sub === undefined ? "group" : `group-of-${sub}`;
+		const group = kept.get(name) || `web-${newId()}`;
+		kept.set(name, group);
 		return group;
 	}
 
@@ -217,11 +219,11 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 				return { dealerId: dealer, groupId: this.group };
 			}
 			const first = await token();
-			const { dealerId, groupId } = claimsOf(first);
+			const { dealerId, groupId, sub } = claimsOf(first);
 			if (dealerId !== undefined && ![dealerId].flat().map(String).includes(dealer)) {
 				throw new Error(`the token is for dealer ${dealerId}, and this page is of ${dealer}`);
 			}
-			this.group = String(groupId ?? (said.group || keptGroup()));
+			this.group = String(groupId ?? (said.group || keptGroup(sub)));
 			let next = first;
 			return { groupId: this.group, token: async () => { const now = next ?? await token(); next = undefined; return now; } };
 		}

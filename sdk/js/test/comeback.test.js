@@ -31,14 +31,14 @@ test("what the handshake cannot name is followed again by name of its own", asyn
 test("a connection that breaks again and again does not join more and more often", async (t) => {
 	const {chat, sockets, again} = await play(t, {role: "service", dealerId: ["d1", "d2"]});
 	sockets[0].ready();
-	const done = [chat.follow("g1", "d1"), chat.send("client_join", join)];
+	const done = [chat.follow("g1", "d1"), chat.send("client_join", {...join, groupId: "g2"})];
 	sockets[0].acks();
 	await Promise.all(done);
 	for (let i = 0; i < 4; i++) {
 		sockets.at(-1).ends();
 		const back = await again();
 		back.ready({recovered: false});
-		assert.deepEqual(back.sent.map(({event}) => event), ["follow", "client_join"]);
+		assert.deepEqual(back.sent.map(({event, data}) => event + data.groupId), ["followg1", "followg2"]);
 	}
 });
 

@@ -8,6 +8,8 @@ import { showHealth, showRecovered } from "./health.js";
 import { RawEvents } from "./rawevents.js";
 import { signIn } from "./signin.js";
 
+const readEvery = 1000; // ms: each CHAT_READ is stored
+
 let ask; // shows the form again, with a reason
 
 /** One admin's time in this window. */
@@ -15,7 +17,7 @@ class Visit {
 	constructor(who) {
 		this.who = who;
 		this.selected = null;
-		this.reading = new Map(); // key -> sequence of the state for which CHAT_READ was sent
+		this.reading = new Set(); // keys of the chats for which CHAT_READ was sent just now
 		this.desk = new Desk(who, (what, ...about) => this.hear(what, ...about));
 		this.list = new Chats(who, {
 			select: (dealerId, groupId) => this.select(dealerId, groupId),
@@ -77,13 +79,13 @@ class Visit {
 	async read() {
 		const c = this.selected;
 		const state = c && this.desk.stateOf(c);
-		if (!state?.unread || document.hidden || this.desk.state !== "live" || this.reading.get(c.key) === state.seq) return;
-		this.reading.set(c.key, state.seq);
-		try {
-			await this.desk.read(c);
-		} catch {
-			this.reading.delete(c.key); // next time, then
-		}
+		if (!state?.unread || document.hidden || this.desk.state !== "live" || this.reading.has(c.key)) return;
+		this.reading.add(c.key);
+		await this.desk.read(c).catch(() => {}); // next time, then
+		setTimeout(() => {
+			this.reading.delete(c.key);
+			if (!this.ended) this.read();
+		}, readEvery);
 	}
 
 	// What the desk tells.
@@ -146,6 +148,9 @@ async function authOf() {
 		}
 	}
 }
+
+// An address that is typed into a page that is there loads nothing by itself.
+addEventListener("hashchange", () => location.hash.includes("token=") && location.reload());
 
 let visit;
 $("sign-out").addEventListener("click", () => visit.end(""));

@@ -31,7 +31,7 @@ export class ConversationView {
 		this.me = desk.who.adminId;
 		this.conversation = null;
 		this.soon = soon(() => this.show());
-		this.acting = new Set(); // the buttons whose work is under way
+		this.acting = new Set(); // the buttons whose work is under way, and on which chat
 		this.atEnd = true; // so that the end shows in a window that becomes lower, too
 		this.life = new AbortController();
 		const on = (id, event, handler) => $(id).addEventListener(event, handler, { signal: this.life.signal });
@@ -106,7 +106,7 @@ export class ConversationView {
 			if (c === this.conversation) this.problem(`The conversation cannot be read back: ${error.message}`);
 		}
 		if (c === this.conversation) $("log").scrollTop = $("log").scrollHeight - fromEnd;
-		if (!c.more) $("log").focus(); // the button that had it is gone
+		if (c === this.conversation && !c.more) $("log").focus(); // the button that had it is gone
 	}
 
 	endShows() {
@@ -183,10 +183,11 @@ export class ConversationView {
 
 	/** Does what a button says, once at a time, and tells why it was not done. */
 	async press(id, what, explain) {
-		if (this.acting.has(id) || $(id).getAttribute("aria-disabled") === "true") return;
-		this.acting.add(id);
+		const one = `${id} ${this.conversation.key}`;
+		if (this.acting.has(one) || $(id).getAttribute("aria-disabled") === "true") return;
+		this.acting.add(one);
 		await this.act(what, explain);
-		this.acting.delete(id);
+		this.acting.delete(one);
 	}
 
 	async act(what, explain = (error) => error.message) {

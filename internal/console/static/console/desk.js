@@ -8,6 +8,7 @@ import { replies } from "./unsent.js";
 const pageSize = 50;
 const mostSeen = 2000; // events of a conversation: past it,
 const mostKept = 200; // so many are kept
+const eventIn = 5000; // ms after its answer, in which the event of a reply comes
 
 /** One chat: its events by sequence, from when somebody has looked at it. Those of before are read back then. */
 class Conversation {
@@ -246,6 +247,7 @@ export class Desk {
 		try {
 			await this.chat.send("CHAT_MESSAGE",
 				this.about(conversation, { type: "CHAT_MSG", user: "admin", message: reply.text, messageId: reply.id }));
+			setTimeout(() => this.discard(conversation, reply), eventIn); // its event may have come before all was read anew
 		} catch (error) {
 			reply.error = error.code === "closed" ? "the session has ended" : error.message;
 		}
