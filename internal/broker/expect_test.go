@@ -12,6 +12,7 @@ import (
 
 	"github.com/telle-ai/event-router/internal/testkit"
 	"github.com/telle-ai/event-router/pkg/events"
+	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
 // expect publishes `text` in a group if the last event there has a sequence.
@@ -143,5 +144,31 @@ func TestAConflictIsKnownByBothCodes(t *testing.T) {
 		if isConflict(err) {
 			t.Errorf("%v is a conflict", err)
 		}
+	}
+}
+
+// An operator has deleted a chat's last event, which is in its snapshot: the stream still
+// decides by what it has.
+func TestWhoseLastEventWasDeletedCanBeTakenOver(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, c := runReady(t, s.ClientURL()), connect(t, s)
+	b.fold(t)
+	c.happen(t, 1, 20)
+	c.awaitFolded(t, b)
+	chats, err := c.Stream(t.Context(), ChatStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := chats.DeleteMsg(t.Context(), c.position(t)); err != nil {
+		t.Fatal(err)
+	}
+	_, last, err := b.Current(t.Context(), chat(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := chats.GetLastMsgForSubject(t.Context(), chat(0).Subject(subjects.Chat))
+	if err != nil || last != m.Sequence {
+		t.Errorf("the last event is said to be %d, and is %+v, %v", last, m, err)
 	}
 }

@@ -48,7 +48,7 @@ func (b *Broker) FoldStates(ctx context.Context) error {
 	f := b.newFeed(stateFeed)
 	f.fromStart = true
 	f.work = func(ctx context.Context, l *lease) error {
-		b.states.holds.Store(true) // that it gets no further shows in the lag
+		b.states.holds.Store(true) // also while it begins, which may take long
 		defer b.states.holds.Store(false)
 		return b.states.bucket.whileMay(ctx, b.states.newFold(l).run)
 	}

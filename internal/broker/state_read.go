@@ -190,18 +190,31 @@ func (s *states) addHeads(ctx context.Context, standings map[subjects.Conversati
 // of the last message that the stream's leader has of it, 0 if it holds none: whoever
 // publishes and expects that to be the last one still has decided by what there is.
 func (b *Broker) Current(ctx context.Context, c subjects.Conversation) (state events.State, last uint64, err error) {
+	last, err = b.lastOf(ctx, c)
+	for err == nil {
+		var now []events.State
+		if now, err = b.States(ctx, last, c); err != nil {
+			break
+		}
+		if now[0].Seq <= last {
+			return now[0], last, nil
+		}
+		// There was another event meanwhile, or the last one was deleted and is in the state still.
+		if last, err = b.lastOf(ctx, c); err == nil && last <= now[0].Seq {
+			return now[0], last, nil
+		}
+	}
+	return events.State{}, 0, err
+}
+
+// lastOf returns the sequence of the last message that the stream's leader has of a
+// conversation; 0: it holds none.
+func (b *Broker) lastOf(ctx context.Context, c subjects.Conversation) (uint64, error) {
 	m, err := b.askLeader(ctx, question{LastFor: c.Subject(subjects.Chat)})
-	if err != nil && !errors.Is(err, errNone) {
-		return events.State{}, 0, err
+	if errors.Is(err, errNone) {
+		return 0, nil
 	}
-	now, err := b.States(ctx, m.Seq, c)
-	if err != nil {
-		return events.State{}, 0, err
-	}
-	if last = m.Seq; last > 0 {
-		last = max(last, now[0].Seq) // there was another one meanwhile
-	}
-	return now[0], last, nil
+	return m.Seq, err
 }
 
 // Chats returns the open chats of a dealer, those first whose last event is the latest, as

@@ -29,6 +29,7 @@ type Group struct {
 // Summarize answers by what the bucket holds for [Filters]. Processes without a heartbeat
 // do not count.
 func Summarize(dealer string, held []Entry) Answer {
+	held = latestOf(held)
 	live := map[string]bool{}
 	for _, e := range held {
 		if name, ok := parseProcess(e.Key); ok && e.Value != nil {
@@ -47,6 +48,17 @@ func Summarize(dealer string, held []Entry) Answer {
 		}
 	}
 	return answer(dealer, groups)
+}
+
+// latestOf returns one entry for each key: what was written while it was read comes twice.
+func latestOf(held []Entry) []Entry {
+	latest := make(map[string]Entry, len(held))
+	for _, e := range held {
+		if e.Revision >= latest[e.Key].Revision {
+			latest[e.Key] = e
+		}
+	}
+	return slices.Collect(maps.Values(latest))
 }
 
 func in(groups map[string]*Group, c subjects.Conversation) *Group {

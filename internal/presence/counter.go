@@ -155,6 +155,8 @@ func (o *chat) count(role Role, adminID string, n int32) {
 	}
 }
 
+func (o *chat) isEmpty() bool { return o.customers == 0 && o.services == 0 && len(o.admins) == 0 }
+
 // touch has the conversation written. c.mu is held.
 func (c *Counter) touch(to subjects.Conversation, one *chat) {
 	if one.dirty {
@@ -387,13 +389,17 @@ func (c *Counter) write(ctx context.Context, of []subjects.Conversation, writes 
 			c.failed.Add(1)
 			if errors.Is(err, ErrForbidden) {
 				c.forbidden = err
+				if !one.dirty && one.isEmpty() { // others take us for dead, and find out by themselves
+					delete(c.here, to)
+					continue
+				}
 			}
 			c.touch(to, one)
 			continue
 		}
 		c.written.Add(1)
 		one.ours = true
-		if !one.dirty && one.customers == 0 && one.services == 0 && len(one.admins) == 0 {
+		if !one.dirty && one.isEmpty() {
 			delete(c.here, to)
 		}
 	}

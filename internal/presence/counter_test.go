@@ -295,3 +295,36 @@ func TestNobodyWaitsForAStoreThatTakesNothingOfUs(t *testing.T) {
 		s.bucket.wantsCounts(t, keyOf("g1", "p1"), "1 0 map[]")
 	})
 }
+
+func TestNothingIsKeptForAStoreThatTakesNothingOfUs(t *testing.T) {
+	bubble(t, func(s *site) {
+		r := s.router("p1")
+		s.after(time.Second)
+		s.bucket.forbids(true)
+		move := func(move func(subjects.Conversation, Role, string)) {
+			for i := range 100 {
+				move(chatOf(fmt.Sprint("c", i)), Customer, "")
+				move(chatOf(fmt.Sprint("a", i)), Admin, "a")
+			}
+			s.after(time.Minute)
+		}
+		move(r.Came)
+		move(r.Went)
+		if stats := r.Stats(); stats.Conversations > 0 {
+			t.Errorf("%+v", stats)
+		}
+	})
+}
+
+// What is written while all is read comes twice.
+func TestWhoIsReadTwiceIsThereOnce(t *testing.T) {
+	value := encode(Value{Customers: 1})
+	a := Summarize("d1", []Entry{
+		{"process.p1", []byte("{}"), 1},
+		{keyOf("g1", "p1"), value, 2}, {keyOf("g1", "p1"), value, 9},
+		{keyOf("g2", "p1"), value, 3}, {keyOf("g2", "p1"), nil, 10},
+	})
+	if len(a.Conversations) != 1 || a.Conversations[0].Customers != 1 {
+		t.Errorf("%+v", a)
+	}
+}

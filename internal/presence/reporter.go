@@ -167,6 +167,9 @@ func (w *watch) readAll(ctx context.Context) error {
 	last, err := w.read(ctx, 0, func(e Entry) {
 		seen[e.Key] = struct{}{}
 		w.apply(e)
+		if known := w.entries[e.Key]; known != nil {
+			w.consider(known) // what was said may have come too late, or never
+		}
 	})
 	if err != nil {
 		return err

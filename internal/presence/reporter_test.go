@@ -2,10 +2,13 @@ package presence
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/telle-ai/event-router/pkg/events"
 )
 
 func TestAGoneCustomerIsReportedOnce(t *testing.T) {
@@ -609,4 +612,39 @@ func randomKills(s *site) {
 			s.Errorf("%s is online: %t, and %d are there", group, state.Online, want[group])
 		}
 	}
+}
+
+// A lateRoom stores what it is given first, but says too early that it has not.
+type lateRoom struct {
+	*chatRoom
+	late bool
+}
+
+func (r *lateRoom) Publish(ctx context.Context, p events.Publication) error {
+	if r.late {
+		return r.chatRoom.Publish(ctx, p)
+	}
+	r.late = true
+	go func() {
+		time.Sleep(9 * time.Second)
+		_ = r.chatRoom.Publish(context.WithoutCancel(ctx), p)
+	}()
+	time.Sleep(5 * time.Second)
+	return errors.New("no ack in time: it may be stored")
+}
+
+// What was said of a customer comes when it is back, and stays wrong until all is read anew.
+func TestWhatIsStoredTooLateIsPutRight(t *testing.T) {
+	bubble(t, func(s *site) {
+		a, b := s.router("p1"), s.router("p2")
+		s.reports(func(c *ReporterConfig) { c.Chats = &lateRoom{chatRoom: s.chats} })
+		s.chats.joins(chatOf("g1"))
+		a.Came(chatOf("g1"), Customer, "")
+		s.after(5 * time.Second)
+		a.Went(chatOf("g1"), Customer, "")
+		s.after(testLeave + 2*time.Second) // it is being said
+		b.Came(chatOf("g1"), Customer, "") // and says nothing itself, as it was recovered
+		s.after(3 * time.Minute)
+		s.chats.wants("d1 g1 false", "d1 g1 true")
+	})
 }

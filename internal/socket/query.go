@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -96,7 +97,9 @@ func idsOf(value json.RawMessage) (texts []string, wrong string) {
 		if wrong != "" {
 			return nil, "has one that " + wrong
 		}
-		texts = append(texts, text)
+		if !slices.Contains(texts, text) {
+			texts = append(texts, text)
+		}
 	}
 	return texts, ""
 }

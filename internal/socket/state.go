@@ -78,6 +78,9 @@ func (c *session) listsSoon(ctx context.Context, dealers []string, position uint
 	ctx, cancel := context.WithTimeout(ctx, listsIn)
 	defer cancel()
 	for _, dealer := range dealers {
+		if ctx.Err() != nil {
+			break
+		}
 		list, err := c.chats(ctx, dealer, position, 0, mostChats)
 		if err != nil {
 			c.server.cfg.Log.Debug("a session begins without a list of chats", "session", c.hub.ID(), "dealer", dealer, "error", err)
