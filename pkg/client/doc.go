@@ -17,7 +17,7 @@
 //     there already was stored the first time: it is answered without a sequence.
 //   - After a break [Config.OnRecovered] is called when all that was missed has come, or
 //     [Config.OnLost] if the stream does not surely hold it any more. Give [Config.Groups]
-//     where there are single chats: only what the handshake names is recovered.
+//     where there are single chats: only what the handshake names is recovered, 100 at most.
 //
 // docs/protocol.md of the router has what travels.
 package client

@@ -127,3 +127,43 @@ test("a router that is busy with what was asked before is not given up", async (
 	}
 	assert.deepEqual([sockets.length, sockets[0].closed], [1, undefined]);
 });
+
+test("a follow that is refused for now is asked for again, one that is refused for good is told", async (t) => {
+	for (const [code, want] of [["unavailable", ["follow", "follow"]], ["forbidden", ["follow"]]]) {
+		await t.test(code, async (t) => {
+			const {chat, sockets, again, told} = await play(t, {role: "service", dealerId: ["d1", "d2"]});
+			sockets[0].ready();
+			const followed = chat.follow("g1", "d1");
+			sockets[0].acks();
+			await followed;
+			sockets[0].ends();
+			const back = await again();
+			back.ready({recovered: false});
+			back.says({event: "error", id: back.sent[0].id, error: {code, message: "m"}});
+			await settled();
+			tick(60_000);
+			assert.deepEqual([back.sent.map(({event}) => event), told("error").length], [want, 2 - want.length]);
+		});
+	}
+});
+
+test("the handshake names as many chats as it may, and the others are followed", async (t) => {
+	const {chat, sockets, again} = await play(t, {role: "service", dealerId: "d1", groupId: Array.from({length: 101}, (_, i) => `g${i}`)});
+	sockets[0].ready();
+	assert.deepEqual([sockets[0].query.getAll("groupId").length, sockets[0].sent.map(({data}) => data.groupId)], [100, ["g100"]]);
+	assert.equal(chat.state, "live");
+	sockets[0].ends();
+	assert.equal((await again()).query.getAll("groupId").length, 100);
+});
+
+test("an admin who has left all of its chats is not shown those of the dealer", async (t) => {
+	const {chat, sockets, again} = await play(t, {role: "admin", dealerId: "d1", groupId: "g1"});
+	sockets[0].ready();
+	const left = chat.unfollow("g1");
+	sockets[0].acks();
+	await left;
+	sockets[0].ends();
+	const back = await again();
+	back.ready({recovered: true});
+	assert.deepEqual([back.query.getAll("groupId"), back.sent.map(({event, data}) => event + data.groupId)], [["g1"], ["unfollowg1"]]);
+});
