@@ -37,7 +37,7 @@ type State struct {
 //	MUTE_BOT, MUTE_STATUS muted        muted, by this admin; open
 //	UNMUTE_BOT, MUTE_STATUS not muted  not muted, by nobody
 //	CLOSE_CHAT                         closed, not muted, by nobody; unread is 0
-//	CLIENT_JOIN                        online as it says; open, if it is
+//	CLIENT_JOIN                        online as it says; open, if it is and the first one
 //	CHAT_READ                          unread is 0
 //
 // lastActivity is that of each of them, but of CHAT_READ and of a CLIENT_JOIN that says
@@ -64,8 +64,9 @@ func (s *State) apply(seq uint64, e *Event) bool {
 		s.mute(false, "")
 		s.Open, s.Unread = false, 0
 	case TypeClientJoin:
-		s.Online, s.Joined = e.saysTrue(fieldOnline, true), seq
-		s.Open = s.Open || s.Online
+		s.Online = e.saysTrue(fieldOnline, true)
+		s.Open = s.Open || s.Online && s.Joined == 0 // who comes back to a closed chat has not said anything yet
+		s.Joined = seq
 		return s.Online
 	case TypeChatRead:
 		s.Unread = 0

@@ -79,8 +79,8 @@ const folds = {
 	},
 	CLIENT_JOIN(state, {online}, seq) {
 		state.online = isTrue(online);
+		state.open ||= state.online && state.joined === undefined;
 		state.joined = seq;
-		state.open ||= state.online;
 		return state.online;
 	},
 	CHAT_READ(state) {
