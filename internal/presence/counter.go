@@ -345,8 +345,7 @@ func (c *Counter) entry(to subjects.Conversation, one *chat) Write {
 		w.Value, w.TTL = encode(v), TombstoneTTL
 	}
 	if !one.ours && v.Customers == 0 && v.Left.IsZero() {
-		before := one.before
-		w.Instead = &before
+		w.Instead = new(one.before)
 	}
 	return w
 }

@@ -369,6 +369,24 @@ func (s *site) reports(change ...func(*ReporterConfig)) (r *Reporter, stop func(
 	return r, stop
 }
 
+// comesAndGoes has the customer of g1 say that it is there, and go 5 s later.
+func (s *site) comesAndGoes(r *router) {
+	s.Helper()
+	s.chats.joins(chatOf("g1"))
+	r.Came(chatOf("g1"), Customer, "")
+	s.after(5 * time.Second)
+	r.Went(chatOf("g1"), Customer, "")
+}
+
+// joinsVia has the customer of g1 be in the bucket first, and then in the stream, as sockets
+// do. s.chats.mu is held.
+func (s *site) joinsVia(r *router) {
+	r.Came(chatOf("g1"), Customer, "")
+	of, writes := r.take()
+	_ = r.write(s.Context(), of, writes)
+	s.chats.storeJoin(chatOf("g1"))
+}
+
 // after lets time go by.
 func (s *site) after(d time.Duration) {
 	time.Sleep(d)

@@ -264,15 +264,9 @@ func TestWhoComesBackAtTheLastMomentHasNotGone(t *testing.T) {
 	bubble(t, func(s *site) {
 		a, b := s.router("p1"), s.router("p2")
 		s.reports()
-		s.chats.joins(chatOf("g1"))
-		a.Came(chatOf("g1"), Customer, "")
-		s.after(5 * time.Second)
-		a.Went(chatOf("g1"), Customer, "")
+		s.comesAndGoes(a)
 		s.chats.beforeNext(func() {
-			b.Came(chatOf("g1"), Customer, "")
-			of, writes := b.take() // as Kept has it
-			_ = b.write(s.Context(), of, writes)
-			s.chats.storeJoin(chatOf("g1"))
+			s.joinsVia(b)
 		})
 		s.after(time.Minute)
 		s.chats.wants()
@@ -284,16 +278,10 @@ func TestWhoComesBackBetweenTwoLooksHasNotGone(t *testing.T) {
 	bubble(t, func(s *site) {
 		a, b := s.router("p1"), s.router("p2")
 		s.reports()
-		s.chats.joins(chatOf("g1"))
-		a.Came(chatOf("g1"), Customer, "")
-		s.after(5 * time.Second)
-		a.Went(chatOf("g1"), Customer, "")
+		s.comesAndGoes(a)
 		s.chats.mu.Lock()
 		s.chats.beforeLook = func() {
-			b.Came(chatOf("g1"), Customer, "")
-			of, writes := b.take()
-			_ = b.write(s.Context(), of, writes)
-			s.chats.storeJoin(chatOf("g1"))
+			s.joinsVia(b)
 		}
 		s.chats.mu.Unlock()
 		s.after(time.Minute)
@@ -306,10 +294,7 @@ func TestWhoIsBackIsNotSaidToBeGoneByAReaderThatLags(t *testing.T) {
 	bubble(t, func(s *site) {
 		a, b := s.router("p1"), s.router("p2")
 		s.reports()
-		s.chats.joins(chatOf("g1"))
-		a.Came(chatOf("g1"), Customer, "")
-		s.after(5 * time.Second)
-		a.Went(chatOf("g1"), Customer, "")
+		s.comesAndGoes(a)
 		s.after(testLeave - time.Second)
 		s.bucket.lags(true)
 		b.Came(chatOf("g1"), Customer, "")
@@ -329,10 +314,7 @@ func TestOthersWhoTalkDelayNothingForLong(t *testing.T) {
 	bubble(t, func(s *site) {
 		r := s.router("p1")
 		s.reports()
-		s.chats.joins(chatOf("g1"))
-		r.Came(chatOf("g1"), Customer, "")
-		s.after(5 * time.Second)
-		r.Went(chatOf("g1"), Customer, "")
+		s.comesAndGoes(r)
 		s.chats.beforeNext(func() { s.chats.last[chatOf("g1")]++ })
 		s.after(testLeave + time.Second)
 		s.chats.wants("d1 g1 false")
@@ -427,10 +409,7 @@ func TestWhatCannotBeSaidIsSaidLater(t *testing.T) {
 	bubble(t, func(s *site) {
 		r := s.router("p1")
 		reporter, _ := s.reports()
-		s.chats.joins(chatOf("g1"))
-		r.Came(chatOf("g1"), Customer, "")
-		s.after(5 * time.Second)
-		r.Went(chatOf("g1"), Customer, "")
+		s.comesAndGoes(r)
 		s.chats.goes(true)
 		s.after(time.Minute)
 		s.bucket.wantsCounts(t, keyOf("g1", "p1"), "0 0 map[] left")
@@ -512,10 +491,7 @@ func TestNonsenseInTheBucketIsPassedOver(t *testing.T) {
 		} {
 			s.bucket.Write(s.Context(), []Write{{Key: key, Value: []byte(value)}})
 		}
-		s.chats.joins(chatOf("g1"))
-		r.Came(chatOf("g1"), Customer, "")
-		s.after(5 * time.Second)
-		r.Went(chatOf("g1"), Customer, "")
+		s.comesAndGoes(r)
 		s.after(time.Minute)
 		s.chats.wants("d1 g1 false")
 	})
@@ -638,10 +614,7 @@ func TestWhatIsStoredTooLateIsPutRight(t *testing.T) {
 	bubble(t, func(s *site) {
 		a, b := s.router("p1"), s.router("p2")
 		s.reports(func(c *ReporterConfig) { c.Chats = &lateRoom{chatRoom: s.chats} })
-		s.chats.joins(chatOf("g1"))
-		a.Came(chatOf("g1"), Customer, "")
-		s.after(5 * time.Second)
-		a.Went(chatOf("g1"), Customer, "")
+		s.comesAndGoes(a)
 		s.after(testLeave + 2*time.Second) // it is being said
 		b.Came(chatOf("g1"), Customer, "") // and says nothing itself, as it was recovered
 		s.after(3 * time.Minute)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net/http"
@@ -66,4 +67,16 @@ func (e end) pause(attempts int, first, most time.Duration) time.Duration {
 		return most/2 + time.Duration(rand.Float64()*float64(most/2))
 	}
 	return min(e.after, longestHint) + spread
+}
+
+// pause reports false when ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -138,15 +138,3 @@ func (c *Client) list(ctx context.Context, q query) (list Chats, err error) {
 	}
 	return list, nil
 }
-
-// pause reports false when ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

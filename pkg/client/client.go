@@ -173,14 +173,7 @@ func (c *Client) wait(ctx context.Context, why end) bool {
 	in := why.pause(c.attempts, c.cfg.First, c.cfg.Most)
 	c.attempts++
 	c.to(Status{State: Offline, Why: why.reason, Code: int(why.code), Retry: in})
-	next := time.NewTimer(in)
-	defer next.Stop()
-	select {
-	case <-next.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return pause(ctx, in)
 }
 
 // to changes the status, and tells.

@@ -256,7 +256,7 @@ func (c *Client) remove(call *call) bool {
 
 // answer ends a call. c.mu is held.
 func (c *Client) answer(call *call, ack Ack, err error) {
-	if err != nil {
+	if err != nil && call.event == events.ChannelCustomerMessage {
 		c.disown(call)
 	}
 	switch refused, _ := errors.AsType[*Error](err); {

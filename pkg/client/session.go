@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"encoding/json"
-	"iter"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -84,7 +83,7 @@ const mostNamed = 100
 // groups returns the chats that the handshake names: of an admin who has left them all,
 // those that it had, so that it is not told of all. c.mu is held.
 func (c *Client) groups() (groups []string) {
-	for to := range c.followed() {
+	for _, to := range c.followed() {
 		if to.Group != "" && !slices.Contains(groups, to.Group) && len(groups) < mostNamed {
 			groups = append(groups, to.Group)
 		}
@@ -96,14 +95,8 @@ func (c *Client) groups() (groups []string) {
 }
 
 // followed returns what holds for the connections to come. c.mu is held.
-func (c *Client) followed() iter.Seq[subjects.Conversation] {
-	return func(yield func(subjects.Conversation) bool) {
-		for _, to := range slices.AppendSeq(slices.Clone(c.follows), maps.Keys(c.joins)) {
-			if !yield(to) {
-				return
-			}
-		}
-	}
+func (c *Client) followed() []subjects.Conversation {
+	return slices.AppendSeq(slices.Clone(c.follows), maps.Keys(c.joins))
 }
 
 func (c *Client) attach(conn *websocket.Conn, token string) {
@@ -188,9 +181,7 @@ func (c *Client) renew(ctx context.Context, conn *websocket.Conn, expiring <-cha
 		if c.cfg.NewToken == nil {
 			continue
 		}
-		select {
-		case <-time.After(time.Duration(rand.Float64() * float64(left) / 2)):
-		case <-ctx.Done():
+		if !pause(ctx, time.Duration(rand.Float64()*float64(left)/2)) {
 			return
 		}
 		if c.hasNewToken(ctx) {
@@ -334,8 +325,9 @@ func (c *Client) event(f *frame) {
 // again follows what the handshake has not named, before anything else is sent.
 func (c *Client) again() {
 	var first []*call
+	followed := c.followed()
 	for _, group := range c.named {
-		if !c.holds(group) {
+		if !slices.ContainsFunc(followed, func(to subjects.Conversation) bool { return to.Group == group }) {
 			first = append(first, c.newCall("unfollow", encodeConversation(subjects.Conversation{Group: group}), quiet))
 		}
 	}
@@ -354,16 +346,6 @@ func (c *Client) again() {
 		}
 	}
 	c.calls = append(first, c.calls...)
-}
-
-// holds reports whether a chat is still followed. c.mu is held.
-func (c *Client) holds(group string) bool {
-	for to := range c.followed() {
-		if to.Group == group {
-			return true
-		}
-	}
-	return false
 }
 
 // nameOf returns what a message is known by, also when it has come back. Customer and bot

@@ -246,5 +246,7 @@ export class TelleError extends Error {
 }
 
 export function connect(options: Options): Client;
+/** What a token says, unchecked: the router checks it. null: it is none. */
+export function claimsOf(token: string): Record<string, unknown> | null;
 export function chatKey(dealerId: ID, groupId: ID): string;
 export function fold(state: State | undefined, event: { data: object; seq: number; at?: string }): State | undefined;

@@ -303,14 +303,19 @@ class Telle {
 	}
 
 	#role() {
-		return this.#options.role ?? claimsOf(this.#token).role;
+		return this.#options.role ?? claimsOf(this.#token)?.role;
 	}
 
 	/** The chats that the handshake names: of an admin who has left them all, those that he had, so that he is not shown all. */
 	#groups() {
+		const kept = this.#kept();
+		return kept.size > 0 ? [...kept].slice(0, GROUPS) : [this.#options.groupId ?? []].flat().map(String);
+	}
+
+	/** The single chats that hold for the connections to come. */
+	#kept() {
 		const all = [...this.#follows.values(), ...this.#joins.values()].map(({groupId}) => groupId);
-		const groups = new Set(all.filter((groupId) => groupId !== undefined).map(String));
-		return groups.size > 0 ? [...groups].slice(0, GROUPS) : [this.#options.groupId ?? []].flat().map(String);
+		return new Set(all.filter((groupId) => groupId !== undefined).map(String));
 	}
 
 	/** Lets go of a connection that may be dead: a close handshake would wait for it. */
@@ -461,7 +466,7 @@ class Telle {
 	/** The dealers all of whose chats it follows as an admin: by what was asked for or, unchecked, by what the token says. */
 	#followed() {
 		const claims = claimsOf(this.#token);
-		const [role, dealers, groups] = ["role", "dealerId", "groupId"].map((name) => this.#options[name] ?? claims[name]);
+		const [role, dealers, groups] = ["role", "dealerId", "groupId"].map((name) => this.#options[name] ?? claims?.[name]);
 		return role === "admin" && groups == null ? [dealers ?? []].flat().map(String) : [];
 	}
 
@@ -528,8 +533,8 @@ class Telle {
 	/** Follows again what the handshake has not named, before anything else is sent. */
 	#again() {
 		for (const call of this.#calls.values()) if (call.again) this.#settleCall(call, call.resolve); // it is made anew
-		const kept = [...this.#follows.values(), ...this.#joins.values()].map(({groupId}) => String(groupId));
-		for (const groupId of this.#named) if (!kept.includes(groupId)) this.#refollow("unfollow", {groupId});
+		const kept = this.#kept();
+		for (const groupId of this.#named) if (!kept.has(groupId)) this.#refollow("unfollow", {groupId});
 		const isNew = ({groupId}) => groupId === undefined || !this.#named.has(String(groupId));
 		for (const data of this.#follows.values()) if (isNew(data)) this.#refollow("follow", data);
 		for (const {dealerId, groupId, ...join} of this.#joins.values()) {
@@ -742,13 +747,13 @@ function faultOf(event, data) {
 	return undefined;
 }
 
-/** What a token says; nothing, if it is none. */
-function claimsOf(token) {
+/** What a token says, unchecked: the router checks it. null: it is none. */
+export function claimsOf(token) {
 	try {
 		const part = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
-		return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(part), (c) => c.charCodeAt(0)))) ?? {};
+		return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(part), (c) => c.charCodeAt(0))));
 	} catch {
-		return {};
+		return null;
 	}
 }
 

@@ -1,18 +1,9 @@
 // Who one is: what a person types, what stands behind the address, or what this window remembers.
 
+import { claimsOf } from "/sdk/telle.js";
 import { $, write } from "./dom.js";
 
 const remembered = "telle-console";
-
-/** What a token says, unchecked: the router checks it. */
-function claimsOf(token) {
-	try {
-		const part = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
-		return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(part), (c) => c.charCodeAt(0))));
-	} catch {
-		return null;
-	}
-}
 
 /** What is wrong with a field of the form, in words. */
 const wrong = (field, why) => Object.assign(new Error(why), { field });
