@@ -175,7 +175,7 @@ func joined(readers []*reader) (n int) {
 }
 
 func (p *post) writer(group, name string) *writer {
-	return &writer{of: line{"d1", group, name}, to: natsSender{p.js}, ledger: p.ledger}
+	return &writer{of: line{"d1", group, name}, to: natsSender{p.js}, ledger: p.ledger, writes: new(sync.RWMutex)}
 }
 
 // audits fails unless every reader has, or soon has, all that it is due.

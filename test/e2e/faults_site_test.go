@@ -71,7 +71,7 @@ func (s *site) join(name string) *member {
 
 func (s *site) members() []*member { return append(s.bridges[:], s.routers[:]...) }
 
-// whole waits until every part is there and holds nothing back any more.
+// whole waits until every part is there.
 func (s *site) whole() {
 	s.t.Helper()
 	for _, n := range s.nats {
@@ -79,6 +79,15 @@ func (s *site) whole() {
 	}
 	for _, m := range s.members() {
 		m.ready()
+	}
+}
+
+// quiet is whole, and waits until nothing is held back any more. Somebody who writes all
+// the time could keep it from that for ever.
+func (s *site) quiet() {
+	s.t.Helper()
+	s.whole()
+	for _, m := range s.members() {
 		m.wantsMetric("telle_held_bytes", 0)
 	}
 }

@@ -73,7 +73,8 @@ var faults = []fault{
 	{name: "kill -9 each bridge in turn", replicas: both, short: one, pubsub: true, strike: func(tr *traffic) {
 		for _, b := range tr.site.bridges {
 			replace(b)
-			tr.site.whole() // or there would be a moment without any
+			tr.site.whole()
+			tr.pause() // or both would have held what neither has stored
 		}
 	}},
 	{name: "kill -9 the nats-server", replicas: one, short: one, pubsub: true, strike: func(tr *traffic) { tr.site.nats[0].replace() }},
@@ -198,7 +199,7 @@ func (r *result) good() bool { return r.clean() && r.stuck == 0 && r.sent > 0 }
 
 // try lets events flow, lets a fault strike, and compares.
 func (s *site) try(t *testing.T, f fault) (r result) {
-	s.whole()
+	s.quiet()
 	names := []string{"http", "socket", "stream"}
 	if f.pubsub {
 		names = append(names, "pubsub")
@@ -211,12 +212,12 @@ func (s *site) try(t *testing.T, f fault) (r result) {
 	s.whole()
 	last(form.after)
 	tr.finish()
+	s.quiet()
 	var announced gaps
 	if f.gap {
 		announced = s.gaps(struck.Add(-surely))
 	}
 	first := tr.settle(announced, 0)
-	s.whole()
 	r = result{fault: f.name, replicas: s.replicas, silence: tr.silence(), tally: tr.mark(announced, first.lost)}
 	r.lost = max(r.lost, first.lost) // what only came because something was said after it
 	r.sent, r.stuck = tr.ledger.acked()

@@ -29,6 +29,7 @@ type traffic struct {
 
 	writing, reading         sync.WaitGroup
 	stopWriting, stopReading context.CancelFunc
+	writes                   sync.RWMutex // locked while nothing may be written
 }
 
 // startTraffic starts two dealers' chats, and returns once events flow. The fault
@@ -93,7 +94,14 @@ func (tr *traffic) startWriters(names []string) {
 }
 
 func (tr *traffic) writer(name string, c chat) *writer {
-	return &writer{of: line{c.dealer, c.group, name}, to: writers[name](tr.site, c), ledger: tr.ledger}
+	return &writer{of: line{c.dealer, c.group, name}, to: writers[name](tr.site, c), ledger: tr.ledger, writes: &tr.writes}
+}
+
+// pause lets nothing be written until all that was is stored.
+func (tr *traffic) pause() {
+	tr.writes.Lock()
+	defer tr.writes.Unlock()
+	tr.site.quiet()
 }
 
 // finish ends the writers, each after its last answer.

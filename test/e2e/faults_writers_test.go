@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
@@ -240,7 +241,8 @@ type writer struct {
 	of     line
 	to     sender
 	ledger *ledger
-	pad    string // makes events long
+	writes *sync.RWMutex // locked while it may not write
+	pad    string        // makes events long
 }
 
 // write sends until ctx or the pace ends, and then waits for the last answer.
@@ -253,6 +255,8 @@ func (w *writer) write(ctx context.Context, p pace) {
 
 // sendNext sends the next number until it is answered, but not for ever.
 func (w *writer) sendNext(ctx context.Context) {
+	w.writes.RLock()
+	defer w.writes.RUnlock()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	n := w.ledger.begin(w.of)
