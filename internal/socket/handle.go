@@ -30,6 +30,8 @@ func (c *session) handle(r request) {
 		c.follow(r)
 	case "unfollow":
 		c.unfollow(r)
+	case "ping":
+		c.acknowledge(r, answer{}) // also without NATS: it is whether we are there
 	case events.ChannelClientJoin:
 		c.clientJoin(r)
 	case events.ChannelMuteState:

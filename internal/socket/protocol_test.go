@@ -165,3 +165,20 @@ func TestAClientThatDoesNotAnswerACloseIsCutOff(t *testing.T) {
 		})
 	}
 }
+
+func TestAPingIsAnsweredWhileTheStreamIsAway(t *testing.T) {
+	each(t, []string{customer, admin, service}, func(t *testing.T, as string) {
+		w := start(t)
+		c, p := w.join(as), w.joinPage("websocket", as)
+		w.hub.Interrupt(true)
+		c.hears(`{"event":"degraded"}`)
+		p.hears(`42["degraded",{}]`)
+		c.say(`{"event":"ping","id":7}`)
+		c.hears(`{"event":"ack","id":7}`)
+		p.says(`421["ping",{}]`)
+		p.hears(`431[{}]`)
+		if said := w.publisher.all(); len(said) > 0 {
+			t.Errorf("a ping was published: %v", said)
+		}
+	})
+}

@@ -27,15 +27,27 @@ type heard struct {
 // is held.
 func (c *Client) follow(lists []Chats) {
 	c.all, c.unlisted = map[string]bool{}, map[string]bool{}
-	if c.cfg.Role == "admin" && c.cfg.Groups == nil {
-		for _, dealer := range c.cfg.Dealers {
-			c.all[dealer], c.unlisted[dealer] = true, true
-		}
+	for _, dealer := range c.allDealers() {
+		c.all[dealer], c.unlisted[dealer] = true, true
 	}
 	for _, list := range lists {
 		c.all[list.Dealer] = true
 		delete(c.unlisted, list.Dealer)
 	}
+}
+
+// allDealers returns the dealers all of whose chats an admin follows: by what was asked for
+// or, unchecked, by what the token says. c.mu is held.
+func (c *Client) allDealers() []string {
+	said := claimsOf(c.shown)
+	role, dealers := or(c.cfg.Role, said.Role), c.cfg.Dealers
+	if role != "admin" || c.cfg.Groups != nil || said.Groups != nil {
+		return nil
+	}
+	if dealers == nil {
+		dealers = said.Dealers
+	}
+	return dealers
 }
 
 // listen keeps an event of a chat that is not known. c.mu is held.
@@ -83,7 +95,7 @@ func (c *Client) inquireOnce(ctx context.Context) bool {
 		return false
 	}
 	if _, err := c.list(ctx, q); err != nil && ctx.Err() == nil && !passes(err) {
-		c.resign(q)
+		c.resign(q, err)
 	}
 	return true
 }
@@ -111,8 +123,11 @@ func (c *Client) nextInquiry() (q query, ok bool) {
 	return q, q.Groups != nil
 }
 
-// resign lets what was seen of some chats be all that is known.
-func (c *Client) resign(q query) {
+// resign lets what was seen of some chats be all that is known, and tells why.
+func (c *Client) resign(q query, err error) {
+	if refused, ok := errors.AsType[*Error](err); ok {
+		c.report(refused)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if q.Groups == nil {
@@ -135,6 +150,9 @@ func (c *Client) list(ctx context.Context, q query) (list Chats, err error) {
 	}
 	if q.Groups == nil && q.Before == 0 {
 		delete(c.unlisted, list.Dealer)
+	}
+	for _, group := range q.Groups { // what it does not tell of, it will not next time
+		delete(c.unheard, subjects.Conversation{Dealer: q.Dealer, Group: group})
 	}
 	return list, nil
 }

@@ -2,11 +2,13 @@ package client
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -423,7 +425,7 @@ func TestWhoReadsWaitsForWhoIsTold(t *testing.T) {
 			for range 3 * mostTold {
 				in.push(func() { time.Sleep(time.Second); told.Add(1) })
 				read.Add(1)
-				in.wait(t.Context(), func() bool { return false })
+				in.wait(t.Context(), func(int) bool { return false })
 			}
 			in.close()
 		}()
@@ -559,12 +561,72 @@ func TestAnAdminLearnsWhatChatsWereLike(t *testing.T) {
 
 	p.says(spoken(105, "g8"))
 	f = p.next()
-	p.says(fmt.Sprintf(`{"event":"error","id":%d,"error":{"code":"invalid_event","message":"a router of an older version"}}`, f.ID), spoken(106, "g8"))
+	p.says(fmt.Sprintf(`{"event":"error","id":%d,"error":{"code":"invalid_event","message":"a router of an older version"}}`, f.ID))
+	c.tells(t, "live", "customer_message 101", "customer_message 102", "customer_message 103", "live", "customer_message 104",
+		"customer_message 105", "error invalid_event")
+	p.says(spoken(106, "g8"))
 	unread("g8", 2)
-	testkit.Eventually(t, "it to ask no more for what it was refused", func() bool {
-		_, asks := c.nextInquiry()
-		return !asks
-	})
+	asksNoMore := func() {
+		t.Helper()
+		testkit.Eventually(t, "it to ask no more", func() bool {
+			_, asks := c.nextInquiry()
+			return !asks
+		})
+	}
+	asksNoMore()
+
+	p.says(spoken(107, "g9"))
+	f = p.next()
+	p.says(fmt.Sprintf(`{"event":"ack","id":%d,"data":{"dealerId":"d1","chats":[],"more":false}}`, f.ID)) // not a word of g9
+	asksNoMore()
+}
+
+func TestWhoseChatsAnAdminFollowsTheTokenSays(t *testing.T) {
+	for payload, want := range map[string][]string{
+		`{"role":"admin","dealerId":["d1",2]}`:            {"d1", "2"},
+		`{"role":"admin","dealerId":"d1"}`:                {"d1"},
+		`{"role":"admin","dealerId":"d1","groupId":null}`: {"d1"},
+		`{"role":"admin","dealerId":"d1","groupId":7}`:    nil,
+		`{"role":"service","dealerId":"d1"}`:              nil,
+		`{"role":"admin","dealerId":[[]]}`:                nil,
+		`{"role":"admin"}`:                                nil,
+		`no JSON`:                                         nil,
+	} {
+		t.Run(payload, func(t *testing.T) {
+			c, err := New(Config{URL: "http://router.test"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.shown = "h." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".s"
+			if got := c.allDealers(); !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// An answer that is long in coming is no reason to take in all there is.
+func TestWhoWaitsForAnAnswerDoesNotReadOnForEver(t *testing.T) {
+	c, err := New(Config{URL: "http://router.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.status = Live
+	if c.isWaitedFor(mostTold) {
+		t.Error("nobody waits")
+	}
+	if _, err := c.enqueue("history", nil); err != nil {
+		t.Fatal(err)
+	}
+	if !c.isWaitedFor(mostHurried) {
+		t.Error("what is not sent yet may wait for what is not read yet")
+	}
+	if call := c.nextCall(); call == nil {
+		t.Fatal("it is not sent")
+	}
+	if !c.isWaitedFor(mostHurried-1) || c.isWaitedFor(mostHurried) {
+		t.Error("what is sent is waited for up to a bound, and no further")
+	}
 }
 
 func spoken(seq int, group string) string {

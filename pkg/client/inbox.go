@@ -40,9 +40,10 @@ func (in *inbox) close() {
 	poke(in.more)
 }
 
-// wait returns when there is room, or hurried says that there is no waiting.
-func (in *inbox) wait(ctx context.Context, hurried func() bool) {
-	for in.full() && !hurried() {
+// wait returns when there is room, or hurried says that there is no waiting with so much
+// to be told.
+func (in *inbox) wait(ctx context.Context, hurried func(told int) bool) {
+	for n := in.length(); n >= mostTold && !hurried(n); n = in.length() {
 		select {
 		case <-in.room:
 		case <-ctx.Done():
@@ -51,10 +52,10 @@ func (in *inbox) wait(ctx context.Context, hurried func() bool) {
 	}
 }
 
-func (in *inbox) full() bool {
+func (in *inbox) length() int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return len(in.calls) >= mostTold
+	return len(in.calls)
 }
 
 // run tells, until ctx ends or the inbox is closed and empty.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,9 +23,11 @@ const patience = 20 * time.Second
 
 // A router is one that a test plays by hand.
 type router struct {
-	t     *testing.T
-	url   string
-	peers chan *peer
+	t      *testing.T
+	url    string
+	client *http.Client // that reaches it; nil: any does
+	peers  chan *peer
+	gone   atomic.Bool // it answers no pings, as one that is not there any more
 }
 
 // A peer is the router's end of one connection.
@@ -52,8 +56,60 @@ func newRouter(t *testing.T) *router {
 	return r
 }
 
+// newRouterInBubble is newRouter under a fake clock: nothing but memory is between the two.
+func newRouterInBubble(t *testing.T) *router {
+	r := &router{t: t, peers: make(chan *peer, 100), url: "http://router.test"}
+	l := pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+	server := &http.Server{Handler: http.HandlerFunc(r.serve)}
+	go func() { _ = server.Serve(l) }()
+	transport := &http.Transport{DialContext: l.dial}
+	r.client = &http.Client{Transport: transport}
+	t.Cleanup(func() {
+		_ = server.Close()
+		transport.CloseIdleConnections()
+		for range len(r.peers) {
+			(<-r.peers).breaks()
+		}
+	})
+	return r
+}
+
+// pipes is a listener in memory.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (l pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case l.conns <- theirs:
+		return ours, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l pipes) Close() error {
+	close(l.closed)
+	return nil
+}
+
+func (l pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
 func (r *router) serve(w http.ResponseWriter, req *http.Request) {
-	conn, err := websocket.Accept(w, req, nil)
+	conn, err := websocket.Accept(w, req, &websocket.AcceptOptions{
+		OnPingReceived: func(context.Context, []byte) bool { return !r.gone.Load() },
+	})
 	if err != nil {
 		return
 	}

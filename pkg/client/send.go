@@ -86,8 +86,7 @@ func (c *Client) History(ctx context.Context, of subjects.Conversation, before u
 
 // Chats returns the open chats of a dealer whose last event is before a sequence (0: all),
 // up to a limit (0: as many as the router likes), for an admin. Those of the first list are
-// told when the client connects; where that is late it is asked for by itself, of the
-// dealers that [Config.Dealers] names.
+// told when the client connects; where that is late it is asked for by itself.
 func (c *Client) Chats(ctx context.Context, dealer string, before uint64, limit int) (list Chats, err error) {
 	return c.list(ctx, query{Dealer: dealer, Before: before, Limit: limit})
 }
@@ -228,11 +227,16 @@ func (c *Client) waiting() (n int) {
 	return n
 }
 
-// isWaitedFor reports whether somebody waits for an answer.
-func (c *Client) isWaitedFor() bool {
+// mostHurried is how much an inbox may hold while an answer is to come. Past it the router
+// waits, and whoever waits for the answer does not for longer than [Config.Timeout].
+const mostHurried = 10 * mostTold
+
+// isWaitedFor reports whether an answer is to come without which what is in the inbox, so
+// many, might never be told. What is not sent yet has no timeout.
+func (c *Client) isWaitedFor(told int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.calls) > 0
+	return len(c.calls) > 0 && (told < mostHurried || c.waiting() > 0)
 }
 
 func (c *Client) giveUp(call *call) {

@@ -30,13 +30,14 @@ func (c *Client) once(ctx context.Context) end {
 		c.report(&Error{Code: CodeUnauthorized, Message: err.Error()})
 		return end{code: -1, reason: err.Error()}
 	}
-	conn, why := c.dial(ctx, token)
+	alive := newPulse()
+	conn, why := c.dial(ctx, token, alive)
 	if conn == nil {
 		return why
 	}
 	c.attach(conn, token)
 	defer c.attach(nil, token)
-	return c.serve(ctx, conn)
+	return c.serve(ctx, conn, alive)
 }
 
 func (c *Client) tokenFor(ctx context.Context) (string, error) {
@@ -50,10 +51,13 @@ func (c *Client) tokenFor(ctx context.Context) (string, error) {
 	return c.cfg.token(ctx)
 }
 
-func (c *Client) dial(ctx context.Context, token string) (*websocket.Conn, end) {
+func (c *Client) dial(ctx context.Context, token string, alive *pulse) (*websocket.Conn, end) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeIn)
 	defer cancel()
-	opts := &websocket.DialOptions{HTTPClient: c.cfg.HTTPClient}
+	opts := &websocket.DialOptions{HTTPClient: c.cfg.HTTPClient, OnPingReceived: func(context.Context, []byte) bool {
+		alive.beat()
+		return true
+	}}
 	if token != "" {
 		opts.HTTPHeader = http.Header{"Authorization": {"Bearer " + token}}
 	}
@@ -107,7 +111,7 @@ func (c *Client) attach(conn *websocket.Conn, token string) {
 
 // serve reads until the connection ends. When it returns nothing that it has started runs
 // any more.
-func (c *Client) serve(ctx context.Context, conn *websocket.Conn) end {
+func (c *Client) serve(ctx context.Context, conn *websocket.Conn, alive *pulse) end {
 	ctx, cancel := context.WithCancel(ctx)
 	expiring := make(chan time.Duration, 1)
 	patience := time.AfterFunc(handshakeIn, func() { _ = conn.CloseNow() }) // why it ended, the read tells
@@ -115,6 +119,7 @@ func (c *Client) serve(ctx context.Context, conn *websocket.Conn) end {
 	tasks.Go(func() { c.write(ctx, conn) })
 	tasks.Go(func() { c.renew(ctx, conn, expiring) })
 	tasks.Go(func() { c.inquire(ctx) })
+	tasks.Go(func() { alive.watch(ctx, conn) })
 	defer tasks.Wait()
 	defer cancel()
 	defer conn.CloseNow()
@@ -125,6 +130,7 @@ func (c *Client) serve(ctx context.Context, conn *websocket.Conn) end {
 		if err != nil {
 			return endOf(err)
 		}
+		alive.deafen()
 		var f frame
 		if err := json.Unmarshal(text, &f); err != nil {
 			return end{code: -1, reason: "a frame that is no JSON"}
@@ -141,6 +147,7 @@ func (c *Client) serve(ctx context.Context, conn *websocket.Conn) end {
 		}
 		c.take(&f)
 		c.in.wait(ctx, c.isWaitedFor)
+		alive.beat()
 	}
 }
 

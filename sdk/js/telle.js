@@ -94,6 +94,8 @@ const BAD_FRAME = 4400, UNAUTHORIZED = 4401, FORBIDDEN = 4403;
 const DRAIN = 1012, LIMIT = 4429;
 
 const HANDSHAKE = 15_000; // ms until "ready"
+const SILENCE = 30_000; // ms in which the router has said nothing: it is asked whether it is there
+const PROOF = 10_000; // ms that the answer to that may take
 const STEADY = 5_000; // ms: a connection that lasts for less does not count as mended
 const REMEMBERED = 100_000; // ms: the stream knows a double for 2 minutes
 const LONGEST_HINT = 60_000; // ms
@@ -103,7 +105,7 @@ const GROUPS = 100; // chats that a handshake may name
 const OWN = 500; // messages of ours that are known when they come back
 
 // These ask, and are no events: nothing of them is stored, and a field of another name is refused.
-const REQUESTS = new Set(["follow", "unfollow", "history", "chats"]);
+const REQUESTS = new Set(["follow", "unfollow", "history", "chats", "ping"]);
 
 // What is refused for one of these may be granted later.
 const PASSING = new Set(["unavailable", "rate_limited", "timeout", "queue_full"]);
@@ -126,6 +128,7 @@ class Telle {
 	#told = false; // by the router, how long to wait
 	#patience = null; // timer of the handshake
 	#renewal = null; // timer of the next token
+	#watching = null; // timer of the next look whether the router is there
 	#readyAt = 0;
 	#heardAt = 0;
 	#beginning = false; // what "ready" brings about is under way: nothing else is sent yet
@@ -158,7 +161,7 @@ class Telle {
 		for (const groupId of [options.groupId ?? []].flat()) {
 			this.#follows.set(chatKey("", groupId), {groupId});
 		}
-		globalThis.addEventListener?.("online", this.#online);
+		for (const [target, event] of awakenings()) target.addEventListener?.(event, this.#awake);
 		queueMicrotask(() => this.#open()); // when the page has said what it wants to hear
 	}
 
@@ -196,7 +199,7 @@ class Telle {
 			if (fault) {
 				throw new TelleError({code: "invalid_event", message: fault}, data);
 			}
-			if (this.state !== "live" && this.#waiting() >= this.#options.queue) {
+			if (!again && this.state !== "live" && this.#waiting() >= this.#options.queue) {
 				throw new TelleError({code: "queue_full", message: "too much waits for the connection"}, data);
 			}
 			const id = ++this.#ids;
@@ -327,6 +330,7 @@ class Telle {
 	#forget() {
 		clearTimeout(this.#patience);
 		clearTimeout(this.#renewal);
+		clearTimeout(this.#watching);
 		clearTimeout(this.#relist);
 		clearTimeout(this.#inquiry);
 		this.#inquiry = this.#relist = null;
@@ -362,13 +366,36 @@ class Telle {
 		this.#to("offline", {...why, retryIn});
 	}
 
-	/** The browser says that there is a network again: why wait for a backoff that was for another reason? */
-	#online = () => {
-		if (this.#wake && !this.#told) {
+	/**
+	 * There is a network again, or somebody looks at the page again: is the connection still there? Or why wait for a
+	 * backoff that was for another reason?
+	 */
+	#awake = ({type}) => {
+		if (type === "visibilitychange" && globalThis.document.hidden) {
+			return;
+		}
+		if (!this.#wake) {
+			this.#probe();
+		} else if (!this.#told) {
 			clearTimeout(this.#wake);
 			this.#wake = setTimeout(() => this.#open(), Math.random() * this.#options.backoff.first);
 		}
 	};
+
+	/** Looks now and then whether the router has said something: that a connection is dead, nobody tells for minutes. */
+	#watch() {
+		const silent = Math.max(0, Date.now() - this.#heardAt); // clocks are set back, too
+		if (silent >= SILENCE) this.#probe();
+		this.#watching = setTimeout(() => this.#watch(), silent < SILENCE ? SILENCE - silent : SILENCE);
+	}
+
+	/** Asks the router whether it is there. If it does not answer, the connection is given up. */
+	#probe() {
+		const connected = this.state === "live" || this.state === "degraded";
+		if (connected && !Array.from(this.#calls.values()).some(({flying}) => flying)) { // else that will tell
+			this.#send("ping", {}, {again: true, timeout: PROOF}).catch(() => {}); // a refusal is an answer
+		}
+	}
 
 	#end(why) {
 		if (this.state === "closed") {
@@ -376,7 +403,7 @@ class Telle {
 		}
 		this.#forget();
 		clearTimeout(this.#wake);
-		globalThis.removeEventListener?.("online", this.#online);
+		for (const [target, event] of awakenings()) target.removeEventListener?.(event, this.#awake);
 		this.#to("closed", why);
 		for (const call of this.#calls.values()) {
 			this.#settleCall(call, () => call.reject(new TelleError({code: "closed", message: "the client is closed"}, call.data)));
@@ -457,6 +484,7 @@ class Telle {
 			return; // somebody has closed it
 		}
 		this.#again();
+		this.#watch();
 		this.#refusals = 0;
 		this.#list();
 		this.#inquire();
@@ -514,12 +542,12 @@ class Telle {
 	}
 
 	#unlearnt(chats, err) {
-		const again = PASSING.has(err.code);
-		for (const chat of chats) {
-			chat.asked = false;
-			if (!again) this.#unknown.delete(chatKey(chat.dealerId, chat.groupId)); // it stays what was seen of it
+		if (PASSING.has(err.code)) {
+			for (const chat of chats) chat.asked = false;
+			return this.#inquireIn(INQUIRY + pause({}, this.#refusals++, this.#options.backoff));
 		}
-		if (again) this.#inquireIn(INQUIRY + pause({}, this.#refusals++, this.#options.backoff));
+		for (const {dealerId, groupId} of chats) this.#unknown.delete(chatKey(dealerId, groupId)); // it stays what was seen of it
+		if (err.code !== "closed") this.#emit("error", err);
 	}
 
 	/** Takes in what a chat was like, and the events that came since. */
@@ -695,6 +723,7 @@ class Telle {
 			this.#said(call.data, seq);
 		} else if (call.event === "chats" && call.data?.groupIds) {
 			for (const state of data.chats) this.#learn(state);
+			for (const groupId of call.data.groupIds) this.#unknown.delete(chatKey(data.dealerId, groupId)); // what it does not tell of
 		} else if (call.event === "chats" && data) {
 			this.#page(data);
 		}
@@ -733,6 +762,9 @@ class Telle {
 }
 
 const unknown = {code: "unavailable", message: "the connection was away for too long: it may be stored"};
+
+/** What tells that the connection may have died without a word: [target, event]. */
+const awakenings = () => [[globalThis, "online"], [globalThis, "pageshow"], [globalThis.document ?? {}, "visibilitychange"]];
 
 const isObject = (data) => typeof data === "object" && data !== null && !Array.isArray(data);
 

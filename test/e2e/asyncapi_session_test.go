@@ -95,6 +95,7 @@ func (s *session) talk(t *testing.T, io bool) {
 	for _, c := range []*taped{admin, customer, service} {
 		c.asks("history", `{"groupId":"`+group+`"}`)
 		c.asks("history", `{"dealerId":"d1","groupId":"`+group+`","before":1000000,"limit":200}`)
+		c.asks("ping", `{}`)
 	}
 	admin.asks("CLOSE_CHAT", in("CLOSE_CHAT", `,"adminId":"a1","close":true`))
 	customer.hears("CLOSE_CHAT")

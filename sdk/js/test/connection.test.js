@@ -248,30 +248,126 @@ test("close ends it, whatever it is about to do", async (t) => {
 	}
 });
 
-test("a network that is back is tried at once", async (t) => {
+/** A browser's window, as far as the client looks at it. `tells` lets something happen there. */
+function browser(t) {
 	const listeners = {};
-	globalThis.addEventListener = (event, f) => { listeners[event] = f; };
-	globalThis.removeEventListener = (event, f) => { if (listeners[event] === f) delete listeners[event]; };
-	t.after(() => { delete globalThis.addEventListener; delete globalThis.removeEventListener; });
-	t.mock.method(Math, "random", () => 1);
-	const {chat, sockets} = await play(t, {backoff: {first: 500, most: 500_000}});
-	for (let i = 0; i < 8; i++) {
-		sockets.at(-1).ends();
-		tick(500 * 2 ** i);
-		await settled();
+	const target = {
+		addEventListener(event, f) { listeners[event] = f; },
+		removeEventListener(event, f) { if (listeners[event] === f) delete listeners[event]; },
+	};
+	Object.assign(globalThis, target);
+	globalThis.document = {hidden: false, ...target};
+	t.after(() => { for (const name of [...Object.keys(target), "document"]) delete globalThis[name]; });
+	return {listeners, tells: (event) => listeners[event]({type: event})};
+}
+
+test("a network that is back is tried at once, and so for somebody who looks", async (t) => {
+	for (const event of ["online", "pageshow", "visibilitychange"]) {
+		await t.test(event, async (t) => {
+			const {listeners, tells} = browser(t);
+			t.mock.method(Math, "random", () => 1);
+			const {chat, sockets} = await play(t, {backoff: {first: 500, most: 500_000}});
+			for (let i = 0; i < 8; i++) {
+				sockets.at(-1).ends();
+				tick(500 * 2 ** i);
+				await settled();
+			}
+			sockets.at(-1).ends();
+			const before = sockets.length;
+			tells(event);
+			tick(500);
+			await settled();
+			assert.equal(sockets.length, before + 1);
+			tells(event); // it is at it already
+			tick(500);
+			await settled();
+			assert.equal(sockets.length, before + 1);
+			chat.close();
+			assert.deepEqual(listeners, {});
+		});
 	}
-	sockets.at(-1).ends();
-	const before = sockets.length;
-	listeners.online();
-	tick(500);
+});
+
+test("a page that nobody looks at waits", async (t) => {
+	const {tells} = browser(t);
+	t.mock.method(Math, "random", () => 1);
+	const {sockets} = await play(t);
+	sockets[0].ends();
+	globalThis.document.hidden = true;
+	tick(400);
+	tells("visibilitychange");
+	tick(100); // the 500 ms of the first pause, and no more
 	await settled();
-	assert.equal(sockets.length, before + 1);
-	listeners.online(); // it is at it already
-	tick(500);
-	await settled();
-	assert.equal(sockets.length, before + 1);
-	chat.close();
-	assert.deepEqual(listeners, {});
+	assert.equal(sockets.length, 2);
+});
+
+test("a router that says nothing is asked whether it is there, and given up if it does not answer", async (t) => {
+	const {chat, sockets} = await play(t);
+	sockets[0].ready();
+	tick(29_999);
+	assert.equal(sockets[0].pings.length, 0);
+	tick(1);
+	assert.equal(sockets[0].pings.length, 1);
+	tick(10_000);
+	assert.equal(chat.state, "live"); // it has answered
+	sockets[0].says(chatMessage("hi", 101));
+	sockets[0].there = false;
+	tick(29_999);
+	assert.equal(sockets[0].pings.length, 1);
+	tick(1);
+	assert.equal(sockets[0].pings.length, 2);
+	tick(9_999);
+	assert.equal(chat.state, "live");
+	tick(1);
+	assert.equal(chat.state, "offline");
+	assert.ok(sockets[0].closed);
+});
+
+test("what comes instead of an answer shows that the router is there", async (t) => {
+	const {chat, sockets, told} = await play(t);
+	sockets[0].there = false;
+	sockets[0].ready();
+	const refusal = (id) => ({event: "error", id, error: {code: "invalid_event", message: "event is unknown"}}); // of a router of before
+	for (const frame of [() => chatMessage("hi", 101), () => ({event: "degraded"}), () => refusal(sockets[0].pings.at(-1).id)]) {
+		const asked = sockets[0].pings.length;
+		while (sockets[0].pings.length === asked) tick(1_000);
+		tick(9_000);
+		sockets[0].says(frame());
+		tick(1_000); // the time is over
+	}
+	assert.deepEqual(told("error"), []);
+	assert.equal(chat.state, "degraded");
+	assert.equal(sockets.length, 1);
+});
+
+test("who comes back to the page finds out at once that the connection is dead", async (t) => {
+	for (const event of ["online", "pageshow", "visibilitychange"]) {
+		await t.test(event, async (t) => {
+			const {tells} = browser(t);
+			const {chat, sockets} = await play(t);
+			sockets[0].ready();
+			sockets[0].there = false;
+			tells(event);
+			tells(event); // one question is enough
+			assert.equal(sockets[0].pings.length, 1);
+			tick(10_000);
+			assert.equal(chat.state, "offline");
+		});
+	}
+});
+
+test("it is not asked while something else is to be answered, or behind a queue that is full", async (t) => {
+	const {tells} = browser(t);
+	const {chat, sockets} = await play(t, {queue: 1});
+	sockets[0].ready();
+	const page = chat.history({groupId: "g1"});
+	tells("online");
+	assert.equal(sockets[0].pings.length, 0);
+	sockets[0].says({event: "ack", id: sockets[0].sent[0].id, data: {events: []}}, {event: "degraded"});
+	await page;
+	chat.send("customer_message", says("waits")).catch(() => {});
+	tells("online");
+	assert.equal(sockets[0].pings.length, 1);
 });
 
 test("a frame that is no JSON breaks the connection, not the page", async (t) => {

@@ -1,4 +1,4 @@
-// A router that a test plays by hand: nothing happens but what the test says, and timers are the test's.
+// A router that a test plays by hand: it answers pings, else nothing happens but what the test says, and timers are the test's.
 import FakeTimers from "@sinonjs/fake-timers";
 
 import {connect} from "../telle.js";
@@ -17,8 +17,10 @@ export async function play(t, options = {}) {
 	t.after(() => clock.uninstall());
 	const sockets = [];
 	class Socket {
-		sent = [];
+		sent = []; // but pings
 		raw = [];
+		pings = [];
+		there = true; // it answers them
 
 		constructor(url) {
 			this.query = new URL(url).searchParams;
@@ -27,8 +29,14 @@ export async function play(t, options = {}) {
 		}
 
 		send(text) {
+			const frame = JSON.parse(text);
+			if (frame.event === "ping") {
+				this.pings.push(frame);
+				if (this.there) this.says({event: "ack", id: frame.id});
+				return;
+			}
 			this.raw.push(text);
-			this.sent.push(JSON.parse(text));
+			this.sent.push(frame);
 		}
 
 		close() {

@@ -1,0 +1,69 @@
+package client
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+const (
+	silence = 30 * time.Second // in which the router has said nothing: it is asked whether it is there
+	proof   = 10 * time.Second // that the answer may take
+)
+
+// A pulse is whether the router is there: that a connection is dead, nobody tells for
+// minutes.
+type pulse struct {
+	mu    sync.Mutex
+	heard time.Time
+	deaf  bool // nobody reads, since the inbox is full: an answer would not be heard
+}
+
+func newPulse() *pulse { return &pulse{heard: time.Now()} }
+
+// beat says that the router was heard.
+func (p *pulse) beat() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard, p.deaf = time.Now(), false
+}
+
+// deafen says that nobody reads until the next beat.
+func (p *pulse) deafen() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.deaf = true
+}
+
+// silent returns for how long the router was not heard by anybody who listens.
+func (p *pulse) silent() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.deaf {
+		return 0
+	}
+	return time.Since(p.heard)
+}
+
+// watch closes the connection when the router does not answer any more.
+func (p *pulse) watch(ctx context.Context, conn *websocket.Conn) {
+	for pause(ctx, silence-p.silent()) {
+		if p.silent() < silence {
+			continue
+		}
+		if isThere(ctx, conn) {
+			p.beat()
+		} else if ctx.Err() == nil && p.silent() >= silence {
+			_ = conn.CloseNow() // why it ended, the read tells
+			return
+		}
+	}
+}
+
+func isThere(ctx context.Context, conn *websocket.Conn) bool {
+	ctx, cancel := context.WithTimeout(ctx, proof)
+	defer cancel()
+	return conn.Ping(ctx) == nil
+}
