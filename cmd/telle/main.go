@@ -14,14 +14,15 @@ var version = "dev"
 
 // cli is what telle can be asked for.
 type cli struct {
-	Dev   dev   `cmd:"" help:"Run everything in one process, for a first look: NATS, Redis, a bridge and two routers."`
-	Tail  tail  `cmd:"" help:"Print the events of a dealer, or of one of its chats, as the stream stores them."`
-	Demo  demo  `cmd:"" help:"Let a customer, a bot and an admin talk over a running deployment, and print what each hears."`
-	Trace trace `cmd:"" help:"Follow one event from where it was taken in, through the stream, to each socket."`
-	State state `cmd:"" help:"What conversations are like: who has the chat, what is unread, whether it is open."`
-	Token token `cmd:"" help:"Print a token for a customer, an admin or a service."`
-	Key   key   `cmd:"" help:"Make a key pair for tokens: the private key into a file, the public one to stdout, for --jwks-file."`
-	Load  loads `kong:"cmd,help='Measure a running deployment, and check that nothing is lost, doubled or out of order.',set='publish=nats://127.0.0.1:4222',set='connecting=256',set='payload=128',set='rate=0',set='in_flight=16'"`
+	Dev      dev      `cmd:"" help:"Run everything in one process, for a first look: NATS, Redis, a bridge and two routers."`
+	Tail     tail     `cmd:"" help:"Print the events of a dealer, or of one of its chats, as the stream stores them."`
+	Demo     demo     `cmd:"" help:"Let a customer, a bot and an admin talk over a running deployment, and print what each hears."`
+	Trace    trace    `cmd:"" help:"Follow one event from where it was taken in, through the stream, to each socket."`
+	State    state    `cmd:"" help:"What conversations are like: who has the chat, what is unread, whether it is open."`
+	Presence presence `cmd:"" help:"Print who is there, of one dealer: the answer to telle.presence.<dealer>, JSON."`
+	Token    token    `cmd:"" help:"Print a token for a customer, an admin or a service."`
+	Key      key      `cmd:"" help:"Make a key pair for tokens: the private key into a file, the public one to stdout, for --jwks-file."`
+	Load     loads    `kong:"cmd,help='Measure a running deployment, and check that nothing is lost, doubled or out of order.',set='publish=nats://127.0.0.1:4222',set='connecting=256',set='payload=128',set='rate=0',set='in_flight=16'"`
 	process.LogFlags
 }
 
@@ -50,6 +51,9 @@ func main() {
 				},
 				"state": func(life process.Life, log *slog.Logger) error {
 					return c.State.run(subcommand(scenario), life, log, os.Stdout, os.Stderr)
+				},
+				"presence": func(life process.Life, log *slog.Logger) error {
+					return c.Presence.run(life, log, os.Stdout)
 				},
 				"token": func(process.Life, *slog.Logger) error { return c.Token.run(os.Stdout) },
 				"key":   func(process.Life, *slog.Logger) error { return c.Key.run(os.Stdout) },

@@ -588,6 +588,7 @@ func TestTheProgramsNeedNoMoreThanTheyMay(t *testing.T) {
 
 	testTail(t, g)
 	testState(t, g)
+	testWhoIsThere(t, g)
 	s.terminate()
 	for _, log := range []string{g.log(), s.bridge.text(), s.routers[0].text(), s.routers[1].text()} {
 		if strings.Contains(strings.ToLower(log), "violation") || strings.Contains(log, "secret-of") {
@@ -674,6 +675,18 @@ func testState(t *testing.T, g *guarded) {
 	if again := show("d1"); again != all {
 		t.Errorf("the states are %s, were %s", again, all)
 	}
+}
+
+// testWhoIsThere asks for a dealer's presence as the operator.
+func testWhoIsThere(t *testing.T, g *guarded) {
+	t.Helper()
+	testkit.Eventually(t, "the operator to be told who is there", func() bool {
+		p := start(t, nil, "telle", append([]string{"presence", "d1"}, g.flags("operator")...)...)
+		if code := p.exitCode(); code != 0 {
+			t.Fatalf("telle presence ended with %d: %s", code, p.text())
+		}
+		return strings.HasPrefix(p.text(), `{"dealer":"d1",`) && strings.Contains(p.text(), `"group":"g1","customers":`)
+	})
 }
 
 // pollOverTwoRouters has a client of Socket.IO poll each time at another router, break off,

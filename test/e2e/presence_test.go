@@ -433,6 +433,7 @@ func TestFaultPresenceIsRightAfterRandomKills(t *testing.T) {
 	}
 	s.wantsThere(strings.Join(there, " "))
 	s.isRight(customers, where)
+	t.Logf("%d kills, %d customers: %d are there, %d have gone, and each is reported so", kills, customers, len(where), customers-len(where))
 }
 
 // isRight waits until the stream's last word of each customer is where it is, and checks

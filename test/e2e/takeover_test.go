@@ -52,8 +52,10 @@ func TestEachTakeoverRaceHasOneWinner(t *testing.T) {
 	if err := racing.Wait(); err != nil {
 		t.Fatal(err)
 	}
+	won := map[string]int{}
 	for race, admins := range all {
 		winner := winnerOf(t, race, admins)
+		won[winner]++
 		late := dial(t, s.routers[race%2], as("role", "admin", "dealerId", "d1", "groupId", raceGroup(race)))
 		var told struct{ States []events.State }
 		if err := json.Unmarshal(late.ready, &told); err != nil || len(told.States) != 1 || !told.States[0].Muted || told.States[0].AdminID != winner {
@@ -61,6 +63,7 @@ func TestEachTakeoverRaceHasOneWinner(t *testing.T) {
 		}
 		late.conn.CloseNow()
 	}
+	t.Logf("%d races of %d admins on two routers, won by %v", races, contenders, won)
 }
 
 func raceGroup(race int) string { return "g" + strconv.Itoa(race) }
