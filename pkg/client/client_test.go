@@ -629,6 +629,30 @@ func TestWhoWaitsForAnAnswerDoesNotReadOnForEver(t *testing.T) {
 	}
 }
 
+func TestOfVeryManyChatsThoseThatAreQuietAreForgotten(t *testing.T) {
+	c, err := New(Config{URL: "http://router.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.since = new(uint64)
+	for _, s := range []events.State{{DealerID: "d1", GroupID: "quiet", Seq: 1}, {DealerID: "d1", GroupID: "muted", Seq: 2, Muted: true}} {
+		c.know(s)
+	}
+	for i := range uint64(2*mostKnown + 1) {
+		group := fmt.Sprint("g", i)
+		c.event(&frame{Event: events.ChannelCustomerMessage, Seq: new(100 + i),
+			Data: json.RawMessage(`{"type":"UPDATE_MSG","dealerId":"d1","groupId":"` + group + `","user":"customer","message":"m"}`)})
+	}
+	if len(c.last) != mostKnown || len(c.states) != mostKnown+1 {
+		t.Errorf("it remembers the last of %d chats, and %d states", len(c.last), len(c.states))
+	}
+	for group, want := range map[string]bool{"quiet": false, "muted": true, fmt.Sprint("g", mostKnown): false, fmt.Sprint("g", mostKnown+1): true} {
+		if _, known := c.State(subjects.Conversation{Dealer: "d1", Group: group}); known != want {
+			t.Errorf("%s is known: %v", group, known)
+		}
+	}
+}
+
 func spoken(seq int, group string) string {
 	return fmt.Sprintf(`{"event":"customer_message","seq":%d,"data":{"type":"UPDATE_MSG","dealerId":"d1","groupId":%q,"user":"customer","message":"m"}}`, seq, group)
 }

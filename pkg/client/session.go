@@ -314,7 +314,7 @@ func (c *Client) event(f *frame) {
 	if seq <= c.last[e.Conversation()] {
 		return
 	}
-	c.last[e.Conversation()] = seq
+	c.heardLast(e.Conversation(), seq)
 	c.since = new(max(seq, *c.since))
 	if err == nil && slices.Contains(c.own, nameOf(&e)) {
 		return // the session that said this does not hear it, but a new one does not know that it is of ours

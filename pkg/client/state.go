@@ -2,6 +2,8 @@ package client
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/telle-ai/event-router/pkg/events"
@@ -11,7 +13,8 @@ import (
 // State returns what the events of a conversation have made of it, as far as they have
 // been read: [Config.OnEvent] may still have some of them before it. It reports false for
 // one that the client has not heard of. What was before the first event of a chat that is in
-// no list of an admin's the client asks for, which takes up to two seconds.
+// no list of an admin's the client asks for, which takes up to two seconds. Of more than
+// 10,000 chats those that are quiet are forgotten sooner or later, unless they are muted.
 //
 // Customers and services see neither who comes and goes nor what is read: for them only
 // who has the chat, and whether it is open, can be relied upon.
@@ -55,6 +58,24 @@ func (c *Client) fold(seq uint64, e *events.Event) {
 	}
 	s.Fold(seq, now, e)
 	c.states[of] = s
+}
+
+// mostKnown is how many chats are remembered, those with the latest events; twice as many
+// before the others are forgotten.
+const mostKnown = 10_000
+
+// heardLast notes the last event of a conversation. Who listens for months hears of ever
+// more of them. That one is muted must not be forgotten: nobody would say so again. c.mu is
+// held.
+func (c *Client) heardLast(of subjects.Conversation, seq uint64) {
+	c.last[of] = seq
+	if len(c.last) <= 2*mostKnown {
+		return
+	}
+	all := slices.Sorted(maps.Values(c.last))
+	least := all[len(all)-mostKnown]
+	maps.DeleteFunc(c.last, func(_ subjects.Conversation, seq uint64) bool { return seq < least })
+	maps.DeleteFunc(c.states, func(_ subjects.Conversation, s events.State) bool { return s.Seq < least && !s.Muted })
 }
 
 // said folds what customers and services say themselves, which does not come back. An

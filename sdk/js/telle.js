@@ -102,6 +102,7 @@ const LONGEST_HINT = 60_000; // ms
 const INQUIRY = 2_000; // ms between two questions about chats that were in no list: each counts as ten frames
 const NAMED = 200; // chats in one of them
 const GROUPS = 100; // chats that a handshake may name
+const KNOWN = 10_000; // chats that are remembered, those with the latest events; twice as many before the others are forgotten
 const OWN = 500; // messages of ours that are known when they come back
 
 // These ask, and are no events: nothing of them is stored, and a field of another name is refused.
@@ -594,6 +595,7 @@ class Telle {
 			return;
 		}
 		this.#last.set(key, seq);
+		if (this.#last.size > 2 * KNOWN) this.#forgetQuiet();
 		this.#since = Math.max(this.#since, seq);
 		if (this.#own.has(nameOf(data))) {
 			return; // the session that said this does not hear it, but a new one does not know that it is of ours
@@ -602,6 +604,13 @@ class Telle {
 		if (data.groupId !== undefined) this.#changed(key, {data, seq, at});
 		this.#emit("event", {event, data, seq});
 		this.#emit(event, data, seq);
+	}
+
+	/** Who listens for months hears of ever more chats. That one is muted must not be forgotten: nobody would say so again. */
+	#forgetQuiet() {
+		const least = [...this.#last.values()].sort((a, b) => b - a)[KNOWN - 1];
+		for (const [key, seq] of this.#last) if (seq < least) this.#last.delete(key);
+		for (const [key, {seq, muted}] of this.chats) if (seq < least && !muted) this.chats.delete(key);
 	}
 
 	/** Folds an event. Of a chat that was in no list it also asks what was before. */

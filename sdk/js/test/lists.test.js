@@ -188,3 +188,13 @@ test("who does not follow all asks for nothing by name", async (t) => {
 		});
 	}
 });
+
+test("of very many chats those that are quiet are forgotten, unless they are muted", async (t) => {
+	const {chat, sockets} = await play(t, {role: "admin", dealerId: "d1"});
+	sockets[0].ready({chats: [list("d1", state("quiet", 90), state("muted", 91, {muted: true, adminId: "a1"}))]});
+	for (let i = 0; i <= 20_000; i++) sockets[0].says({event: "customer_message", seq: 101 + i, data: says("m", {groupId: `g${i}`})});
+	assert.deepEqual([...chat.chats.keys()].slice(0, 2), [chatKey("d1", "muted"), chatKey("d1", "g10001")]);
+	assert.equal(chat.chats.size, 10_001);
+	sockets[0].says({event: "customer_message", seq: 30_000, data: says("m", {groupId: "quiet"})});
+	assert.equal(chat.chats.get(chatKey("d1", "quiet")).unread, 1); // and what was before is asked for, as of any that is not known
+});
