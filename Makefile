@@ -23,7 +23,7 @@ build: ## build the binaries into bin
 .PHONY: test
 # The longest package comes first, so that the others run beside it.
 test: deps ## run all tests under the race detector, and those that count allocations without it
-	go test -race -count=1 -timeout 9m ./test/e2e ./...
+	go test -race -count=1 -timeout 15m ./test/e2e ./...
 	go test -count=1 -run Allocates ./internal/hub ./internal/socket
 
 .PHONY: faults

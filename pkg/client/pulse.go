@@ -27,14 +27,14 @@ func newPulse() *pulse { return &pulse{heard: time.Now()} }
 func (p *pulse) beat() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.heard, p.deaf = time.Now(), false
+	p.heard = time.Now()
 }
 
-// deafen says that nobody reads until the next beat.
-func (p *pulse) deafen() {
+// listens says whether somebody reads from now on: then what has come meanwhile is read.
+func (p *pulse) listens(somebody bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.deaf = true
+	p.heard, p.deaf = time.Now(), !somebody
 }
 
 // silent returns for how long the router was not heard by anybody who listens.

@@ -130,7 +130,7 @@ func (c *Client) serve(ctx context.Context, conn *websocket.Conn, alive *pulse) 
 		if err != nil {
 			return endOf(err)
 		}
-		alive.deafen()
+		alive.listens(false)
 		var f frame
 		if err := json.Unmarshal(text, &f); err != nil {
 			return end{code: -1, reason: "a frame that is no JSON"}
@@ -147,7 +147,7 @@ func (c *Client) serve(ctx context.Context, conn *websocket.Conn, alive *pulse) 
 		}
 		c.take(&f)
 		c.in.wait(ctx, c.isWaitedFor)
-		alive.beat()
+		alive.listens(true)
 	}
 }
 
