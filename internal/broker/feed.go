@@ -55,7 +55,8 @@ type feed struct {
 	*Broker
 	key       string
 	me        string
-	fromStart bool // the very first one begins with the stream, not with its end
+	fromStart bool   // the very first one begins with the stream, not with its end
+	others    func() // if not nil: called when another one is seen to hold the lease
 	work      func(context.Context, *lease) error
 	log       *slog.Logger
 }
@@ -94,6 +95,7 @@ func (f *feed) turn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.others = f.others
 	if err := l.acquire(ctx); err != nil {
 		return err
 	}
