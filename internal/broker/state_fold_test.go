@@ -582,6 +582,10 @@ func TestWhoGoesLeavesNoReadingBehind(t *testing.T) {
 			t.Fatal("the reading under way was forgotten")
 		}
 	}
+	b.states.leaveDealer("d") // as if one before had ended just when this one began
+	if reading() != first {
+		t.Error("the reading under way was forgotten by one that had ended")
+	}
 	for range listsAtOnce {
 		<-b.states.lists
 	}
