@@ -74,7 +74,11 @@ func (f *feed) run(ctx context.Context) error {
 		}
 		if text := err.Error(); text != logged && f.Check() == nil { // else the broker has said why
 			logged = text
-			f.log.Warn("feed is interrupted", "error", err)
+			level := slog.LevelWarn
+			if errors.Is(err, errEmptied) { // most likely by who wants it so
+				level = slog.LevelInfo
+			}
+			f.log.Log(ctx, level, "feed is interrupted", "error", err)
 		}
 		if pause(ctx, feedPause) != nil {
 			return nil

@@ -106,7 +106,7 @@ func (f *fold) run(ctx context.Context) error {
 			return err
 		}
 		if err := f.keep(ctx); err != nil {
-			return err
+			return f.refused(ctx, err)
 		}
 		if err := pause(ctx, time.Until(began.Add(f.every))); err != nil {
 			return err
@@ -325,6 +325,18 @@ func (f *fold) check(ctx context.Context) error {
 		return errEmptied
 	}
 	return nil
+}
+
+// refused returns why something could not be kept: a bucket that was emptied refuses it as
+// one into which somebody else has put something.
+func (f *fold) refused(ctx context.Context, err error) error {
+	if !isConflict(err) {
+		return err
+	}
+	if _, readErr := f.readMark(ctx); readErr == nil && f.rev == 0 {
+		return errEmptied
+	}
+	return err
 }
 
 // mark says how far the snapshots are.

@@ -208,6 +208,61 @@ func TestStatesAreRebuiltWhileEventsCome(t *testing.T) {
 	reader.wantFolded(t, js, chats)
 }
 
+// That an operator has snapshots folded anew is nothing to warn of, whether the bridge notices
+// by a write or by a look.
+func TestARebuildIsNoReasonToWarn(t *testing.T) {
+	for name, next := range map[string]int{"while events come": 50, "while none come": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t)
+			b, c := runReady(t, s.ClientURL()), connect(t, s)
+			b.fold(t)
+			c.happen(t, 5, 50)
+			c.awaitFolded(t, b)
+			if _, err := b.states.throwAway(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			c.happen(t, 5, next)
+			b.wantFolded(t, c, 5)
+			if log := b.out.String(); strings.Contains(log, "level=WARN") || !strings.Contains(log, errEmptied.Error()) {
+				t.Errorf("it logs %s", log)
+			}
+		})
+	}
+}
+
+func TestOnlyWhatIsRefusedAsUnexpectedTellsOfAnEmptyBucket(t *testing.T) {
+	t.Parallel()
+	b := runReady(t, startServer(t).ClientURL())
+	f := b.states.newFold(&lease{})
+	if _, err := f.bucket.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for err, want := range map[error]error{errSilent: errSilent, &streamError{ErrCode: 10071}: errEmptied} {
+		if got := f.refused(t.Context(), err); got != want {
+			t.Errorf("of %v it makes %v", err, got)
+		}
+	}
+}
+
+// Somebody writes into the bucket, who should not.
+func TestWhoeverPutsStatesBesideTheBridgeIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, c := runReady(t, s.ClientURL()), connect(t, s)
+	b.fold(t)
+	c.happen(t, 1, 50)
+	c.awaitFolded(t, b)
+	if _, err := c.JetStream.Publish(t.Context(), "$KV."+StateBucket+"."+chat(0).Key(), []byte("nonsense")); err != nil {
+		t.Fatal(err)
+	}
+	c.happen(t, 1, 50)
+	b.wantFolded(t, c, 1)
+	if log := b.out.String(); !strings.Contains(log, "level=WARN") {
+		t.Errorf("it logs %s", log)
+	}
+}
+
 func TestOfAStreamThatWasReplacedNoStateStays(t *testing.T) {
 	t.Parallel()
 	const chats = 20
