@@ -60,10 +60,14 @@ func (s *showStates) run(life process.Life, log *slog.Logger, out, progress io.W
 }
 
 func (s *showStates) read(ctx context.Context, b *broker.Broker, position uint64) ([]events.State, error) {
-	if s.Group != "" {
-		return b.States(ctx, position, s.conversation())
+	if s.Group == "" {
+		return b.StatesOf(ctx, s.Dealer, position)
 	}
-	return b.StatesOf(ctx, s.Dealer, position)
+	states, err := b.States(ctx, position, s.conversation())
+	if err == nil && states[0].Seq == 0 {
+		err = fmt.Errorf("nothing is known of chat %s of dealer %s", s.Group, s.Dealer)
+	}
+	return states, err
 }
 
 // positionOf returns the stream's position as soon as NATS is there.

@@ -55,7 +55,8 @@ type feed struct {
 	*Broker
 	key       string
 	me        string
-	fromStart bool // the very first one begins with the stream, not with its end
+	fromStart bool   // the very first one begins with the stream, not with its end
+	others    func() // if not nil: called when another one is seen to hold the lease
 	work      func(context.Context, *lease) error
 	log       *slog.Logger
 }
@@ -73,7 +74,11 @@ func (f *feed) run(ctx context.Context) error {
 		}
 		if text := err.Error(); text != logged && f.Check() == nil { // else the broker has said why
 			logged = text
-			f.log.Warn("feed is interrupted", "error", err)
+			level := slog.LevelWarn
+			if errors.Is(err, errEmptied) { // most likely by who wants it so
+				level = slog.LevelInfo
+			}
+			f.log.Log(ctx, level, "feed is interrupted", "error", err)
 		}
 		if pause(ctx, feedPause) != nil {
 			return nil
@@ -94,6 +99,7 @@ func (f *feed) turn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.others = f.others
 	if err := l.acquire(ctx); err != nil {
 		return err
 	}

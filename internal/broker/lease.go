@@ -41,6 +41,8 @@ type lease struct {
 	key string
 	me  string
 
+	others func() // if not nil: called when another one is seen to hold it
+
 	mu      sync.Mutex // held during a write: they are made one by one
 	mark    mark
 	rev     uint64
@@ -86,7 +88,11 @@ func (l *lease) acquire(ctx context.Context) error {
 		if rev > l.rev { // a replica that lags may have said less
 			l.mark, l.rev, since = now, rev, time.Now()
 		}
-		if free := l.mark.Holder == "" || l.mark.Holder == l.me; free || time.Since(since) > leaseOver {
+		free := l.mark.Holder == "" || l.mark.Holder == l.me
+		if !free && l.others != nil {
+			l.others()
+		}
+		if free || time.Since(since) > leaseOver {
 			if err := l.write(func(m *mark) { m.Holder = l.me }); !errors.Is(err, errLost) {
 				return err
 			}

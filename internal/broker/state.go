@@ -70,8 +70,7 @@ type states struct {
 	dealers map[string]*dealerReading // under way
 
 	folded, puts atomic.Uint64
-	holds        atomic.Bool   // this process is the one that folds
-	through      atomic.Uint64 // how far it has come
+	keeping      atomic.Pointer[stateMark] // how far the snapshots are; nil: this process is not the one that keeps them
 }
 
 func newStates(b *Broker) *states {
@@ -93,10 +92,15 @@ func stateConfig(chat jetstream.StreamConfig) jetstream.KeyValueConfig {
 // lag returns how many events are not in the snapshots yet, if this process is the one
 // that keeps them.
 func (s *states) lag() uint64 {
-	if last, through := s.streamInfo().State.LastSeq, s.through.Load(); s.holds.Load() && last > through {
-		return last - through
+	through := s.keeping.Load()
+	if through == nil {
+		return 0
 	}
-	return 0
+	last := s.streamInfo().State.LastSeq
+	if through.Stream != s.incarnation() {
+		return last // none of these events is
+	}
+	return last - min(last, through.Seq)
 }
 
 // keysOf asks a replica for what is under some keys, or wildcards for keys, and how far that

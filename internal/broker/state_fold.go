@@ -47,9 +47,14 @@ const (
 func (b *Broker) FoldStates(ctx context.Context) error {
 	f := b.newFeed(stateFeed)
 	f.fromStart = true
+	// Who has failed gives the lease back, and is still the one that is behind until another has it.
+	notMine := func() { b.states.keeping.Store(nil) }
+	defer notMine()
+	f.others = notMine
 	f.work = func(ctx context.Context, l *lease) error {
-		b.states.holds.Store(true) // also while it begins, which may take long
-		defer b.states.holds.Store(false)
+		if m := l.stand(); b.states.keeping.Load() == nil { // it shows also while it begins, which may take long
+			b.states.keeping.Store(&stateMark{m.Stream, m.Seq})
+		}
 		return b.states.bucket.whileMay(ctx, b.states.newFold(l).run)
 	}
 	return f.run(ctx)
@@ -101,7 +106,7 @@ func (f *fold) run(ctx context.Context) error {
 			return err
 		}
 		if err := f.keep(ctx); err != nil {
-			return err
+			return f.refused(ctx, err)
 		}
 		if err := pause(ctx, time.Until(began.Add(f.every))); err != nil {
 			return err
@@ -132,13 +137,16 @@ func (f *fold) begin(ctx context.Context) error {
 		mark, f.rev = stateMark{}, 0
 	}
 	f.last, f.complete = mark.Seq, mark.Seq == 0
+	f.isThrough()
 	if f.rev == 0 { // from now on it shows if somebody empties the bucket
 		err = f.mark(ctx)
 	}
 	f.marked = f.last
-	f.through.Store(f.last)
 	return err
 }
+
+// isThrough shows how far the snapshots are.
+func (f *fold) isThrough() { f.keeping.Store(&stateMark{f.stream, f.last}) }
 
 // isAhead reports whether the stream ends before a sequence, and does so for a while: a
 // new leader may not have all yet that the last one had.
@@ -283,7 +291,7 @@ func (f *fold) keep(ctx context.Context) error {
 	f.changed = f.changed[:0]
 	f.folded.Add(f.taken)
 	f.taken, f.marked = 0, f.last
-	f.through.Store(f.last)
+	f.isThrough()
 	f.lease.note(func(m *mark) { m.Stream, m.Seq = f.stream, f.last })
 	f.forget()
 	return nil
@@ -317,6 +325,18 @@ func (f *fold) check(ctx context.Context) error {
 		return errEmptied
 	}
 	return nil
+}
+
+// refused returns why something could not be kept: a bucket that was emptied refuses it as
+// one into which somebody else has put something.
+func (f *fold) refused(ctx context.Context, err error) error {
+	if !isConflict(err) {
+		return err
+	}
+	if _, readErr := f.readMark(ctx); readErr == nil && f.rev == 0 {
+		return errEmptied
+	}
+	return err
 }
 
 // mark says how far the snapshots are.

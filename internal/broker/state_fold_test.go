@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -42,10 +43,10 @@ func TestSnapshotsAreRightWhenBridgesAreKilledAndNATSRestarts(t *testing.T) {
 	for round := range 2 {
 		killed := bridges[0]
 		testkit.Eventually(t, "one of them to fold", func() bool {
-			if bridges[1].states.holds.Load() {
+			if bridges[1].states.keeping.Load() != nil {
 				killed = bridges[1]
 			}
-			return killed.states.holds.Load()
+			return killed.states.keeping.Load() != nil
 		})
 		var happening sync.WaitGroup
 		happening.Go(func() {
@@ -205,6 +206,61 @@ func TestStatesAreRebuiltWhileEventsCome(t *testing.T) {
 	}
 	happening.Wait()
 	reader.wantFolded(t, js, chats)
+}
+
+// That an operator has snapshots folded anew is nothing to warn of, whether the bridge notices
+// by a write or by a look.
+func TestARebuildIsNoReasonToWarn(t *testing.T) {
+	for name, next := range map[string]int{"while events come": 50, "while none come": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t)
+			b, c := runReady(t, s.ClientURL()), connect(t, s)
+			b.fold(t)
+			c.happen(t, 5, 50)
+			c.awaitFolded(t, b)
+			if _, err := b.states.throwAway(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			c.happen(t, 5, next)
+			b.wantFolded(t, c, 5)
+			if log := b.out.String(); strings.Contains(log, "level=WARN") || !strings.Contains(log, errEmptied.Error()) {
+				t.Errorf("it logs %s", log)
+			}
+		})
+	}
+}
+
+func TestOnlyWhatIsRefusedAsUnexpectedTellsOfAnEmptyBucket(t *testing.T) {
+	t.Parallel()
+	b := runReady(t, startServer(t).ClientURL())
+	f := b.states.newFold(&lease{})
+	if _, err := f.bucket.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for err, want := range map[error]error{errSilent: errSilent, &streamError{ErrCode: 10071}: errEmptied} {
+		if got := f.refused(t.Context(), err); got != want {
+			t.Errorf("of %v it makes %v", err, got)
+		}
+	}
+}
+
+// Somebody writes into the bucket, who should not.
+func TestWhoeverPutsStatesBesideTheBridgeIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, c := runReady(t, s.ClientURL()), connect(t, s)
+	b.fold(t)
+	c.happen(t, 1, 50)
+	c.awaitFolded(t, b)
+	if _, err := c.JetStream.Publish(t.Context(), "$KV."+StateBucket+"."+chat(0).Key(), []byte("nonsense")); err != nil {
+		t.Fatal(err)
+	}
+	c.happen(t, 1, 50)
+	b.wantFolded(t, c, 1)
+	if log := b.out.String(); !strings.Contains(log, "level=WARN") {
+		t.Errorf("it logs %s", log)
+	}
 }
 
 func TestOfAStreamThatWasReplacedNoStateStays(t *testing.T) {
@@ -581,6 +637,10 @@ func TestWhoGoesLeavesNoReadingBehind(t *testing.T) {
 			t.Fatal("the reading under way was forgotten")
 		}
 	}
+	b.states.leaveDealer("d") // as if one before had ended just when this one began
+	if reading() != first {
+		t.Error("the reading under way was forgotten by one that had ended")
+	}
 	for range listsAtOnce {
 		<-b.states.lists
 	}
@@ -620,6 +680,22 @@ func TestPartsOfAListAreOfOneTime(t *testing.T) {
 	}
 }
 
+// limitStates has the bucket of states take no more than so many bytes; -1: any number.
+func (c third) limitStates(t testing.TB, bytes int64) {
+	t.Helper()
+	cfg := c.info(t, "KV_"+StateBucket).Config
+	cfg.MaxBytes, cfg.Discard = bytes, jetstream.DiscardNew
+	if _, err := c.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fillStates has the bucket of states take nothing more.
+func (c third) fillStates(t testing.TB) {
+	t.Helper()
+	c.limitStates(t, int64(c.info(t, "KV_"+StateBucket).State.Bytes))
+}
+
 // A bucket that takes nothing shows: nothing is said to be folded, and the lag grows.
 func TestWhatIsNotKeptIsNotFolded(t *testing.T) {
 	t.Parallel()
@@ -629,27 +705,140 @@ func TestWhatIsNotKeptIsNotFolded(t *testing.T) {
 	c.happen(t, 3, 50)
 	c.awaitFolded(t, b)
 	before := b.Stats()
-	bucket, err := c.Stream(t.Context(), "KV_"+StateBucket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	full := bucket.CachedInfo().Config
-	full.MaxBytes, full.Discard = int64(bucket.CachedInfo().State.Bytes), jetstream.DiscardNew
-	if _, err := c.UpdateStream(t.Context(), full); err != nil {
-		t.Fatal(err)
-	}
+	c.fillStates(t)
 	c.happen(t, 30, 500)
 	testkit.Eventually(t, "the feed to say why", func() bool { return strings.Contains(b.out.String(), "maximum bytes exceeded") })
 	if now := b.Stats(); now.StatesFolded != before.StatesFolded {
 		t.Errorf("%d events are said to be folded, of which %d are kept", now.StatesFolded, before.StatesFolded)
 	}
 	testkit.Eventually(t, "the lag to show", func() bool { return b.Stats().StatesLag >= 500 })
-	full.MaxBytes = -1
-	if _, err := c.UpdateStream(t.Context(), full); err != nil {
-		t.Fatal(err)
-	}
+	c.limitStates(t, -1)
 	b.wantFolded(t, c, 30)
 	if now := b.Stats(); now.StatesLag != 0 || now.StatesFolded == before.StatesFolded {
 		t.Errorf("%+v", now)
 	}
+}
+
+// givenBack returns a channel that is told each time that the lease of who folds is given
+// back, which is what comes of a failed attempt.
+func (c third) givenBack(t testing.TB) <-chan struct{} {
+	t.Helper()
+	back := make(chan struct{}, 1000)
+	_, err := c.Subscribe("$KV."+LeaseBucket+".feed."+stateFeed, func(m *nats.Msg) {
+		var now mark
+		if err := json.Unmarshal(m.Data, &now); err == nil && now.Holder == "" {
+			back <- struct{}{}
+		}
+	})
+	if err == nil {
+		err = c.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return back
+}
+
+// As long as puts fail the lag shows, not only during the attempts: an alert waits for minutes.
+func TestTheLagShowsAlsoBetweenAttemptsThatFail(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	first, second, c := runReady(t, s.ClientURL()), runReady(t, s.ClientURL()), connect(t, s)
+	first.fold(t)
+	c.happen(t, 3, 50)
+	c.awaitFolded(t, first)
+	c.fillStates(t)
+	c.happen(t, 30, 500)
+	testkit.Eventually(t, "the lag to show", func() bool { return first.Stats().StatesLag >= 500 })
+	back := c.givenBack(t)
+	wantLag := func(shown func() uint64) {
+		t.Helper()
+		for range 3 {
+			<-back
+			if lag := shown(); lag < 500 {
+				t.Errorf("after an attempt that has failed the lag is %d", lag)
+			}
+		}
+	}
+	wantLag(func() uint64 { return first.Stats().StatesLag })
+
+	// Another one tries, too, by turns.
+	second.fold(t)
+	testkit.Eventually(t, "the second one to try", func() bool { return second.Stats().StatesLag >= 500 })
+	wantLag(func() uint64 { return max(first.Stats().StatesLag, second.Stats().StatesLag) })
+
+	// One of them can. The other one sees that, and shows no lag of its own.
+	c.limitStates(t, -1)
+	first.wantFolded(t, c, 30)
+	testkit.Eventually(t, "one of them to see that it is the other's", func() bool {
+		return (first.states.keeping.Load() == nil) != (second.states.keeping.Load() == nil)
+	})
+	c.happen(t, 30, 500)
+	first.wantFolded(t, c, 30)
+	testkit.Eventually(t, "nothing to be behind", func() bool { return first.Stats().StatesLag == 0 && second.Stats().StatesLag == 0 })
+}
+
+func TestWhoHasEndedShowsNoLag(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, c := runReady(t, s.ClientURL()), connect(t, s)
+	stop := b.fold(t)
+	c.happen(t, 3, 50)
+	c.awaitFolded(t, b)
+	c.fillStates(t)
+	c.happen(t, 30, 500)
+	testkit.Eventually(t, "the lag to show", func() bool { return b.Stats().StatesLag >= 500 })
+	stop()
+	if lag := b.Stats().StatesLag; lag != 0 {
+		t.Errorf("it is %d", lag)
+	}
+}
+
+// One that cannot even begin is as far behind as the last one was that could.
+func TestWhoCannotBeginIsBehindWhoFoldedBefore(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t, `authorization { users: [
+		{ user: high, password: p }
+		{ user: low, password: p, permissions: { publish: { deny: "$JS.API.STREAM.MSG.GET.KV_TELLE_STATE" } } } ] }`)
+	able, unable := runReady(t, s.ClientURL(), byUser("high")), runReady(t, s.ClientURL(), byUser("low"))
+	js, err := jetstream.New(able.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := third{nil, js}
+	stop := able.fold(t)
+	c.happen(t, 3, 50)
+	c.awaitFolded(t, able)
+	stop()
+	c.happen(t, 3, 100)
+	unable.fold(t)
+	testkit.Eventually(t, "the feed to say why", func() bool { return strings.Contains(unable.out.String(), "may not use the bucket TELLE_STATE") })
+	testkit.Eventually(t, "what has come since to be behind", func() bool { return unable.Stats().StatesLag == 100 })
+}
+
+func TestOfAnotherStreamNothingIsKept(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, c := runReady(t, s.ClientURL()), connect(t, s)
+	c.happen(t, 3, 50)
+	b.states.keeping.Store(&stateMark{Stream: "another", Seq: 1000})
+	testkit.Eventually(t, "all of it to be behind", func() bool { return b.Stats().StatesLag == 50 })
+}
+
+// Snapshots were thrown away, and none can be put: all is behind.
+func TestWhatWasThrownAwayIsBehind(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, c := runReady(t, s.ClientURL()), connect(t, s)
+	b.fold(t)
+	c.happen(t, 3, 50)
+	c.awaitFolded(t, b)
+	c.limitStates(t, 1)
+	if _, err := b.states.throwAway(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	last := c.position(t)
+	testkit.Eventually(t, "all of it to be behind", func() bool { return b.Stats().StatesLag == last })
+	c.limitStates(t, -1)
+	b.wantFolded(t, c, 3)
 }

@@ -187,6 +187,12 @@ func (r *chatRoom) beforeNext(do func()) {
 	r.before = do
 }
 
+func (r *chatRoom) beforeNextLook(do func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.beforeLook = do
+}
+
 func newChatRoom(t *testing.T) *chatRoom {
 	return &chatRoom{t: t, last: map[subjects.Conversation]uint64{}, states: map[subjects.Conversation]events.State{}}
 }
@@ -382,8 +388,7 @@ func (s *site) comesAndGoes(r *router) {
 // do. s.chats.mu is held.
 func (s *site) joinsVia(r *router) {
 	r.Came(chatOf("g1"), Customer, "")
-	of, writes := r.take()
-	_ = r.write(s.Context(), of, writes)
+	_ = r.flush(s.Context())
 	s.chats.storeJoin(chatOf("g1"))
 }
 

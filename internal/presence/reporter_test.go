@@ -279,13 +279,44 @@ func TestWhoComesBackBetweenTwoLooksHasNotGone(t *testing.T) {
 		a, b := s.router("p1"), s.router("p2")
 		s.reports()
 		s.comesAndGoes(a)
-		s.chats.mu.Lock()
-		s.chats.beforeLook = func() {
-			s.joinsVia(b)
-		}
-		s.chats.mu.Unlock()
+		s.chats.beforeNextLook(func() { s.joinsVia(b) })
 		s.after(time.Minute)
 		s.chats.wants()
+	})
+}
+
+// What is known already is not said, but the bucket is read on while others' is: what changes
+// meanwhile is decided about then, not when all is read anew.
+func TestWhoGoesWhileOthersAreReportedIsReportedInTime(t *testing.T) {
+	bubble(t, func(s *site) {
+		r := s.router("p1")
+		s.reports()
+		r.Came(chatOf("says"), Customer, "")
+		r.Came(chatOf("silent"), Customer, "")
+		s.chats.joins(chatOf("says"))
+		s.chats.beforeNextLook(func() {
+			r.Went(chatOf("says"), Customer, "")
+			_ = r.flush(s.Context())
+		})
+		s.after(testCome + testLeave + 2*time.Second)
+		s.chats.wants("d1 silent true", "d1 says false")
+	})
+}
+
+// An admin comes while it is said that the customer has gone: the entry that says so is
+// another one then, and is not left to be looked after once more.
+func TestWhatIsWrittenWhileItIsSaidHasDoneItsDuty(t *testing.T) {
+	bubble(t, func(s *site) {
+		r := s.router("p1")
+		s.reports()
+		s.comesAndGoes(r)
+		s.chats.beforeNextLook(func() {
+			r.Came(chatOf("g1"), Admin, "a1")
+			_ = r.flush(s.Context())
+		})
+		s.after(testLeave + 2*time.Second)
+		s.chats.wants("d1 g1 false")
+		s.bucket.wantsCounts(t, keyOf("g1", "p1"), "0 0 map[a1:1]")
 	})
 }
 

@@ -668,7 +668,11 @@ func testState(t *testing.T, g *guarded) {
 	if none := show("nobody"); none != "nothing is known of chats of dealer nobody\n" {
 		t.Errorf("of a dealer without chats it says %q", none)
 	}
-	p := start(t, nil, "telle", append([]string{"state", "rebuild"}, g.flags("operator")...)...)
+	p := start(t, nil, "telle", append([]string{"state", "show", "d1", "zz"}, g.flags("operator")...)...)
+	if code := p.exitCode(); code != 1 || p.text() != "telle: nothing is known of chat zz of dealer d1\n" {
+		t.Errorf("of a chat that is not there telle state show says %q, and ends with %d", p.text(), code)
+	}
+	p = start(t, nil, "telle", append([]string{"state", "rebuild"}, g.flags("operator")...)...)
 	if code := p.exitCode(); code != 0 || !strings.Contains(p.text(), " of ") {
 		t.Errorf("telle state rebuild ended with %d: %s", code, p.text())
 	}
