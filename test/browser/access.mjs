@@ -195,6 +195,19 @@ async function withTokens(world) {
 	await page.reload();
 	await a1.health("live");
 
+	// A link that is opened where somebody is signed in, by the link of before, does not make somebody else of him unasked.
+	const follow = async (link, agrees, wanted) => {
+		world.answers.push(agrees);
+		await page.evaluate((hash) => { location.hash = hash; }, `token=${link}`);
+		await becomes("the page to ask", async () => world.asked.splice(0),
+			["You are signed in as a1 of jwt. The link signs in as a2 of jwt. Sign in as a2 of jwt?"]);
+		await until(`the console to be ${wanted}'s`, async () => (await page.locator("#who").textContent()).startsWith(`Signed in as ${wanted} of jwt, by the link · session`));
+	};
+	const other = await world.ask("token", "admin", dealer, "a2");
+	await follow(other, false, "a1");
+	await follow(other, true, "a2");
+	await becomes("that to be read out", () => page.locator("#announce").textContent(), "Signed in as a2 of jwt, by the link");
+
 	const site = await world.open("customer", `${base}/widget?dealer=${dealer}`);
 	const opener = site.locator("#telle-chat .opener");
 	await opener.click();

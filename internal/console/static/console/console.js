@@ -6,11 +6,14 @@ import { Desk } from "./desk.js";
 import { $, write } from "./dom.js";
 import { showHealth, showRecovered } from "./health.js";
 import { RawEvents } from "./rawevents.js";
-import { signIn } from "./signin.js";
+import { named, signIn } from "./signin.js";
 
 const readEvery = 1000; // ms: each CHAT_READ is stored
 
 let ask; // shows the form again, with a reason
+
+/** That one is signed in, and how: a link may be somebody else's. */
+const signedIn = (who) => `Signed in as ${named(who)}${who.byLink ? ", by the link" : ""}`;
 
 /** One admin's time in this window. */
 class Visit {
@@ -28,7 +31,8 @@ class Visit {
 		this.view = new ConversationView(this.desk, () => this.deselect());
 		this.watch = () => this.read();
 		document.addEventListener("visibilitychange", this.watch);
-		write($("who"), `${who.adminId} of ${who.dealers.join(", ")}`);
+		write($("who"), signedIn(who));
+		if (who.byLink) write($("announce"), signedIn(who));
 		for (const id of ["who", "sign-out", "columns"]) $(id).hidden = false;
 		showHealth({ state: "connecting" });
 		this.chats();
@@ -97,7 +101,7 @@ class Visit {
 	}
 
 	ready({ session }) {
-		write($("who"), `${this.who.adminId} of ${this.who.dealers.join(", ")} · session ${session.slice(0, 8)} at ${location.host}`);
+		write($("who"), `${signedIn(this.who)} · session ${session.slice(0, 8)} at ${location.host}`);
 	}
 
 	recovered(n) {
@@ -150,7 +154,7 @@ async function authOf() {
 }
 
 // An address that is typed into a page that is there loads nothing by itself.
-addEventListener("hashchange", () => location.hash.includes("token=") && location.reload());
+addEventListener("hashchange", () => /\b(token|dealer)=/.test(location.hash) && location.reload());
 
 let visit;
 $("sign-out").addEventListener("click", () => visit.end(""));
