@@ -14,9 +14,11 @@ async function aRouterIsKilled(world) {
 	await a1.sees("before");
 
 	await a1.draft.pressSequentially("half a se");
+	const readOut = await listen(a1.page);
 	await world.ask("kill", 0);
 	await a1.health("offline");
-	await until("the console to say when it is back", async () => /^Router gone, back in \d+ s$/.test(await a1.page.locator("#health-text").textContent()));
+	assert.equal(await a1.page.locator("#health-text").textContent(), "Router gone");
+	await until("the console to say when it tries again", async () => /^next try in \d+ s$/.test(await a1.page.locator("#next-try").textContent()));
 	assert.equal(await a1.draft.inputValue(), "half a se");
 	await a1.draft.pressSequentially("ntence");
 	for (const i of [1, 2, 3]) await customer.say(`meanwhile ${i}`);
@@ -34,6 +36,8 @@ async function aRouterIsKilled(world) {
 	});
 	await customer.sees("half a sentence");
 	await becomes("nothing to be on its way", () => a1.page.locator("#lines .fate").count(), 0);
+	assert.ok((await readOut()).includes("Router gone"));
+	assert.deepEqual((await readOut()).filter((text) => /\d s\b/.test(text)), [], "seconds are read out");
 
 	await world.ask("kill", 2);
 	await customer.tells(/No connection/);
@@ -46,6 +50,18 @@ async function aRouterIsKilled(world) {
 	await a2.select(group);
 	await a2.sees("are you there?");
 	await world.countAll(dealer, group, { admins: [a1, a2], customers: [customer] });
+}
+
+/** Returns what returns all that a screen reader has read out since. */
+async function listen(page) {
+	await page.evaluate(() => {
+		window.readOut = [];
+		const changed = (changes) => window.readOut.push(...changes.map(({ target }) => target.textContent));
+		for (const region of document.querySelectorAll("[role=status], [role=alert], [aria-live=polite]")) {
+			new MutationObserver(changed).observe(region, { childList: true, characterData: true, subtree: true });
+		}
+	});
+	return () => page.evaluate(() => window.readOut);
 }
 
 /** NATS goes and comes back: windows say so, stay, and have everything once. */
