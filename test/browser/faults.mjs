@@ -100,10 +100,16 @@ async function whatWasMissedIsGone(world) {
 	await customer.say("long ago");
 	await a1.select(group);
 	await a1.sees("long ago");
-	await a1.button("Take over").click();
-	await a1.says(/you have the chat/);
+	await world.bot(dealer, "g2", "hello", "customer");
+	for (const each of ["g2", group]) {
+		await a1.select(each);
+		await a1.button("Take over").click();
+		await a1.says(/you have the chat/);
+	}
 	await world.ask("kill", 0);
 	await a1.health("offline");
+	await world.publish({ type: "UNMUTE_BOT", dealerId: dealer, groupId: "g2", adminId: "a2", muted: false });
+	await until("it to be stored", async () => (await world.ask("stored", dealer, "g2")).some(({ data }) => data.muted === false));
 	await customer.say("nobody will know");
 	await customer.sees("nobody will know");
 	await customer.say("the last one");
@@ -113,6 +119,7 @@ async function whatWasMissedIsGone(world) {
 	await a1.health("live");
 	await becomes("what there is", () => a1.page.locator("#lines > li.line .text").allTextContents(), ["the last one"]);
 	await a1.says(/you have the chat/); // the state is kept apart
+	await becomes("the loss of the other one to be told", () => a1.notice.textContent(), "You do not have g2 any more");
 	await customer.say("and on");
 	await a1.sees("and on");
 }

@@ -123,8 +123,12 @@ export class World {
 	}
 
 	/** What a bot says: by Redis, as another server. */
-	bot(dealerId, groupId, message) {
-		return this.ask("publish", JSON.stringify({ type: "UPDATE_MSG", dealerId, groupId, user: "bot", message }));
+	bot(dealerId, groupId, message, user = "bot") {
+		return this.publish({ type: "UPDATE_MSG", dealerId, groupId, user, message });
+	}
+
+	publish(event) {
+		return this.ask("publish", JSON.stringify(event));
 	}
 
 	/**
@@ -271,7 +275,7 @@ export async function gate(page) {
 			else socket.send(message);
 		});
 		socket.onMessage((message) => {
-			g.sent.push(JSON.parse(message));
+			g.sent.push({ ...JSON.parse(message), at: Date.now() });
 			if (!g.deaf) server.send(message);
 		});
 		g.end = (code, reason) => socket.close({ code, reason });

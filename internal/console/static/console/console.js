@@ -122,8 +122,11 @@ class Visit {
 		this.raw.add(e);
 	}
 
-	taken(c, by) {
-		this.view.problem(`${by} has taken ${c === this.selected ? "the chat" : this.view.nameOf(c)} over from you`);
+	taken({ conversation, to, by, open }) {
+		const chat = conversation === this.selected ? "the chat" : this.view.nameOf(conversation);
+		if (to) this.view.problem(`${to} has taken ${chat} over from you`);
+		else if (!by) this.view.problem(`You do not have ${chat} any more`); // nobody has said whose doing it is
+		else this.view.problem(open ? `${by} has given ${chat} back to the bot` : `${by} has closed ${chat}`);
 	}
 
 	conversation(c, e) {

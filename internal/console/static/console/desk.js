@@ -50,7 +50,7 @@ class Conversation {
 
 /**
  * Tells "health", "ready", "recovered", "error", "chats", "conversation" (a Conversation or, of all, undefined), "event" and
- * "taken" (a Conversation, and by whom) to whom it was given.
+ * "taken" (from this admin: the Conversation, who has it now, by whom it was done, and whether it is open) to whom it was given.
  */
 export class Desk {
 	constructor(who, tell) {
@@ -59,6 +59,7 @@ export class Desk {
 		this.conversations = new Map();
 		this.more = new Map(); // dealer -> whether it has chats that were not listed
 		this.mine = new Set(); // keys of the chats that this admin has
+		this.loss = null; // of one of them, while nobody has said who has done it
 		this.recalled = new Set(); // keys of those that were not listed, and are followed all the same
 		this.state = "connecting";
 		this.begun = false; // whether the router has said what there is
@@ -126,10 +127,15 @@ export class Desk {
 		}
 	}
 
-	/** Tells when somebody else has taken a chat over from this admin. */
-	watch(key, { dealerId, groupId, adminId }) {
-		if (adminId === this.who.adminId) this.mine.add(key);
-		else if (this.mine.delete(key) && adminId !== undefined) this.tell("taken", this.conversation(dealerId, groupId), adminId);
+	/** Tells when this admin has a chat no more, unless he has done that himself: the event says so, which is told right after the state. */
+	watch(key, { dealerId, groupId, adminId, open }) {
+		if (adminId === this.who.adminId) return this.mine.add(key);
+		if (!this.mine.delete(key)) return;
+		const loss = this.loss = { conversation: this.conversation(dealerId, groupId), to: adminId, by: adminId, open };
+		queueMicrotask(() => {
+			this.loss = null;
+			if (loss.by !== this.who.adminId) this.tell("taken", loss);
+		});
 	}
 
 	get hasMore() {
@@ -172,6 +178,7 @@ export class Desk {
 	take({ event, data, seq }) {
 		const e = { event, data, seq, at: Date.now() };
 		this.tell("event", e);
+		if (this.loss && data.adminId != null) this.loss.by = String(data.adminId);
 		const dealerId = String(data.dealerId);
 		if (data.groupId === undefined) { // for all chats of the dealer
 			for (const c of this.conversations.values()) if (c.dealerId === dealerId) this.add(c, e);
