@@ -134,11 +134,14 @@ async function byKeyboardAlone(world) {
 	await becomes("g1 to be selected", () => page.locator("#chat-title").textContent(), "g1");
 	await focused("the reply", "draft");
 	await a1.sees("I am in g1");
+	await a1.marks("g1", /^g1, online$/);
+	assert.deepEqual(await a1.names(), ["g3", "g2", "g1"], "a chat moves when it is read");
 	await type("first line");
 	await key("Shift+Enter");
 	await type("second line");
 	await key("Enter");
 	await a1.sees("first line\nsecond line");
+	await becomes("the list to have it first", () => a1.names(), ["g1", "g3", "g2"]);
 
 	const press = async (name) => {
 		await tabTo(page, `#${name}`, "Shift+Tab");

@@ -202,6 +202,11 @@ export class Admin {
 		await this.draft.press("Enter");
 	}
 
+	/** The chats that are listed, from the top. */
+	names() {
+		return this.list.locator(".chat .name").allTextContents();
+	}
+
 	lines() {
 		return this.page.locator("#lines > li").evaluateAll((all) => all.map((l) => l.querySelector(".text")?.textContent ?? l.firstElementChild.textContent));
 	}

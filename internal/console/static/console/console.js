@@ -26,6 +26,7 @@ class Visit {
 			select: (dealerId, groupId) => this.select(dealerId, groupId),
 			more: () => this.desk.listMore().catch((error) => this.hear("error", error)),
 			unsent: (key) => this.desk.unsent(key).filter((reply) => reply.error).length,
+			latest: (key) => this.desk.latest.get(key),
 		});
 		this.raw = new RawEvents();
 		this.view = new ConversationView(this.desk, () => this.deselect());

@@ -10,6 +10,9 @@ const mostSeen = 2000; // events of a conversation: past it,
 const mostKept = 200; // so many are kept
 const eventIn = 5000; // ms after its answer, in which the event of a reply comes
 
+/** What moves a chat up: not that it was read, nor that its customer has gone. */
+const isActivity = ({ event, data }) => event !== "CHAT_READ" && !(event === "client_join" && data.online === false);
+
 /** One chat: its events by sequence, from when somebody has looked at it. Those of before are read back then. */
 class Conversation {
 	constructor(dealerId, groupId) {
@@ -58,6 +61,7 @@ export class Desk {
 		this.tell = tell;
 		this.conversations = new Map();
 		this.more = new Map(); // dealer -> whether it has chats that were not listed
+		this.latest = new Map(); // key -> sequence of the last activity that is known: no clock has a say in it
 		this.mine = new Set(); // keys of the chats that this admin has
 		this.loss = null; // of one of them, while nobody has said who has done it
 		this.recalled = new Set(); // keys of those that were not listed, and are followed all the same
@@ -95,6 +99,7 @@ export class Desk {
 			this.listed(); // it may be that a list will not come
 		});
 		on("states", (key, state) => {
+			if (!this.latest.has(key)) this.latest.set(key, state.seq);
 			this.watch(key, state);
 			this.tell("chats");
 		});
@@ -184,6 +189,7 @@ export class Desk {
 			for (const c of this.conversations.values()) if (c.dealerId === dealerId) this.add(c, e);
 			return;
 		}
+		if (isActivity(e)) this.latest.set(chatKey(dealerId, data.groupId), seq);
 		this.add(this.conversation(dealerId, String(data.groupId)), e);
 	}
 
@@ -196,6 +202,7 @@ export class Desk {
 	/** What was missed cannot be told event by event: read again what is looked at. */
 	reload() {
 		for (const c of this.conversations.values()) c.forget();
+		this.latest = new Map([...this.chat.chats].map(([key, { seq }]) => [key, seq]));
 		for (const key of this.mine) if (!this.chat.chats.has(key)) this.mine.delete(key); // whoever has it now has not taken it from here
 		this.tell("conversation");
 	}
