@@ -254,6 +254,23 @@ async function aLongConversation(world) {
 	await becomes("what came last to be first", async () => (await a1.names()).slice(0, 3), ["other-11", "other-13", "other-19"]);
 }
 
+/** Of all chats ever seen, the page keeps what was said in those that were opened latest. */
+async function manyChats(world) {
+	const page = await world.open("a1", `${world.routers[0]}/`);
+	const kept = await page.evaluate(async () => {
+		const { Desk } = await import("/console/desk.js");
+		const desk = new Desk({ dealers: ["d"], adminId: "a1" }, () => {});
+		const say = (groupId, seq) => desk.take({ event: "CHAT_MESSAGE", data: { dealerId: "d", groupId, user: "bot", message: "hi" }, seq });
+		for (let i = 0; i < 50; i++) desk.open("d", `g${i}`);
+		for (let i = 0; i < 60; i++) say(`g${i}`, i + 1);
+		desk.open("d", "g0");
+		desk.open("d", "new");
+		desk.close();
+		return ["g0", "g1", "g2", "g49", "g50"].filter((g) => desk.conversation("d", g).events.size > 0).concat(String(desk.opened.size));
+	});
+	assert.deepEqual(kept, ["g0", "g2", "g49", "50"]);
+}
+
 /** Two admins after one another, in one window. */
 async function theNextAdmin(world) {
 	const [dealer, group] = ["alpha", "g-alpha"];
@@ -327,6 +344,7 @@ export const scenarios = {
 	"a customer and two admins": aCustomerAndTwoAdmins,
 	"one of two has the chat": oneOfTwoHasTheChat,
 	"what is taken away": whatIsTakenAway,
+	"many chats": manyChats,
 	"markup is text": markupIsText,
 	"a long conversation": aLongConversation,
 };

@@ -61,7 +61,7 @@ class Visit {
 	}
 
 	select(dealerId, groupId) {
-		this.selected = this.desk.conversation(dealerId, groupId);
+		this.selected = this.desk.open(dealerId, groupId);
 		$("columns").classList.add("in-chat");
 		this.view.select(this.selected);
 		this.raw.select(this.selected);

@@ -1,5 +1,5 @@
 // What an admin has before him, apart from how it looks: the connection, the chats and their states, the conversations
-// that were looked at, and what may be done to them.
+// that were opened, and what may be done to them.
 
 import { chatKey, connect } from "/sdk/telle.js";
 import { newId } from "./dom.js";
@@ -8,19 +8,19 @@ import { replies } from "./unsent.js";
 const pageSize = 50;
 const mostSeen = 2000; // events of a conversation: past it,
 const mostKept = 200; // so many are kept
+const mostOpened = 50; // conversations whose events are kept
 const eventIn = 5000; // ms after its answer, in which the event of a reply comes
 
 /** What moves a chat up: not that it was read, nor that its customer has gone. */
 const isActivity = ({ event, data }) => event !== "CHAT_READ" && !(event === "client_join" && data.online === false);
 
-/** One chat: its events by sequence, from when somebody has looked at it. Those of before are read back then. */
+/** One chat: its events by sequence, from when it was opened. Those of before are read back then. */
 class Conversation {
 	constructor(dealerId, groupId) {
 		this.key = chatKey(dealerId, groupId);
 		this.dealerId = dealerId;
 		this.groupId = groupId;
 		this.events = new Map(); // sequence -> {event, data, seq, at}
-		this.looked = false;
 		this.forget();
 	}
 
@@ -33,7 +33,7 @@ class Conversation {
 	}
 
 	take(e) {
-		if (this.looked && !this.events.has(e.seq)) this.events.set(e.seq, e);
+		if (!this.events.has(e.seq)) this.events.set(e.seq, e);
 		replies.delete(e.data.messageId);
 	}
 
@@ -59,7 +59,7 @@ export class Desk {
 	constructor(who, tell) {
 		this.who = who; // {dealers, adminId, token}
 		this.tell = tell;
-		this.conversations = new Map();
+		this.opened = new Map(); // key -> Conversation, latest opened last
 		this.more = new Map(); // dealer -> whether it has chats that were not listed
 		this.latest = new Map(); // key -> sequence of the last activity that is known: no clock has a say in it
 		this.mine = new Set(); // keys of the chats that this admin has
@@ -174,10 +174,18 @@ export class Desk {
 		return this.chat.chats.get(conversation.key);
 	}
 
+	/** The conversation, if it is open; else one that nobody keeps. */
 	conversation(dealerId, groupId) {
-		const key = chatKey(dealerId, groupId);
-		if (!this.conversations.has(key)) this.conversations.set(key, new Conversation(dealerId, groupId));
-		return this.conversations.get(key);
+		return this.opened.get(chatKey(dealerId, groupId)) ?? new Conversation(dealerId, groupId);
+	}
+
+	/** Opens a conversation, and lets go of the one that was not opened for the longest time: it would be read back. */
+	open(dealerId, groupId) {
+		const c = this.conversation(dealerId, groupId);
+		this.opened.delete(c.key);
+		this.opened.set(c.key, c);
+		if (this.opened.size > mostOpened) this.opened.delete(this.opened.keys().next().value);
+		return c;
 	}
 
 	take({ event, data, seq }) {
@@ -186,7 +194,7 @@ export class Desk {
 		if (this.loss && data.adminId != null) this.loss.by = String(data.adminId);
 		const dealerId = String(data.dealerId);
 		if (data.groupId === undefined) { // for all chats of the dealer
-			for (const c of this.conversations.values()) if (c.dealerId === dealerId) this.add(c, e);
+			for (const c of this.opened.values()) if (c.dealerId === dealerId) this.add(c, e);
 			return;
 		}
 		if (isActivity(e)) this.latest.set(chatKey(dealerId, data.groupId), seq);
@@ -199,9 +207,9 @@ export class Desk {
 		this.tell("conversation", conversation, e);
 	}
 
-	/** What was missed cannot be told event by event: read again what is looked at. */
+	/** What was missed cannot be told event by event: read again what is open. */
 	reload() {
-		for (const c of this.conversations.values()) c.forget();
+		for (const c of this.opened.values()) c.forget();
 		this.latest = new Map([...this.chat.chats].map(([key, { seq }]) => [key, seq]));
 		for (const key of this.mine) if (!this.chat.chats.has(key)) this.mine.delete(key); // whoever has it now has not taken it from here
 		this.tell("conversation");
@@ -210,7 +218,6 @@ export class Desk {
 	/** Reads a conversation back: its end, or what comes before what is there. */
 	async load(conversation) {
 		const { dealerId, groupId, before, loaded } = conversation;
-		conversation.looked = true;
 		const page = await this.chat.history({ dealerId, groupId, limit: pageSize, ...(loaded && before ? { before } : {}) });
 		for (const e of page.events) conversation.take(e);
 		conversation.loaded = true;
