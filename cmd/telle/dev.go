@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -19,21 +20,23 @@ import (
 )
 
 // dev is everything in one process. All of it listens on one host only, by
-// default loopback: nobody proves here who they are.
+// default loopback, and pages of other web sites may not connect: nobody proves here
+// who they are.
 type dev struct {
-	Host            string `default:"127.0.0.1" help:"Address to listen on."`
-	AuthNone        bool   `name:"auth-none-public" help:"--host may be an address that others can reach. Whoever reaches it is believed."`
-	Data            string `default:"data" type:"path" help:"Folder in which NATS keeps the streams."`
-	NATSPort        int    `name:"nats-port" default:"4222" help:"NATS clients. 0: any that is free, as for all ports here."`
-	MonitorPort     int    `default:"8222" help:"NATS monitoring."`
-	RedisURL        string `env:"TELLE_REDIS_URL,REDIS_URL" help:"A Redis server to use, instead of the one in this process."`
-	RedisPort       int    `default:"6379" help:"The Redis server in this process."`
-	BridgePort      int    `default:"8090" help:"Bridge, public."`
-	BridgeInternal  int    `default:"8091" help:"Bridge, internal."`
-	Router1Port     int    `name:"router1-port" env:"TELLE_ROUTER1_PORT" default:"8080" help:"First router, public."`
-	Router1Internal int    `name:"router1-internal" env:"TELLE_ROUTER1_INTERNAL" default:"8081" help:"First router, internal."`
-	Router2Port     int    `name:"router2-port" env:"TELLE_ROUTER2_PORT" default:"8082" help:"Second router, public."`
-	Router2Internal int    `name:"router2-internal" env:"TELLE_ROUTER2_INTERNAL" default:"8083" help:"Second router, internal."`
+	Host            string   `default:"127.0.0.1" help:"Address to listen on."`
+	AuthNone        bool     `name:"auth-none-public" help:"--host may be an address that others can reach. Whoever reaches it is believed."`
+	AllowedOrigins  []string `help:"Origins of web pages that may connect, besides the routers' own pages, as patterns, separated by commas. *: any."`
+	Data            string   `default:"data" type:"path" help:"Folder in which NATS keeps the streams."`
+	NATSPort        int      `name:"nats-port" default:"4222" help:"NATS clients. 0: any that is free, as for all ports here."`
+	MonitorPort     int      `default:"8222" help:"NATS monitoring."`
+	RedisURL        string   `env:"TELLE_REDIS_URL,REDIS_URL" help:"A Redis server to use, instead of the one in this process."`
+	RedisPort       int      `default:"6379" help:"The Redis server in this process."`
+	BridgePort      int      `default:"8090" help:"Bridge, public."`
+	BridgeInternal  int      `default:"8091" help:"Bridge, internal."`
+	Router1Port     int      `name:"router1-port" env:"TELLE_ROUTER1_PORT" default:"8080" help:"First router, public."`
+	Router1Internal int      `name:"router1-internal" env:"TELLE_ROUTER1_INTERNAL" default:"8081" help:"First router, internal."`
+	Router2Port     int      `name:"router2-port" env:"TELLE_ROUTER2_PORT" default:"8082" help:"Second router, public."`
+	Router2Internal int      `name:"router2-internal" env:"TELLE_ROUTER2_INTERNAL" default:"8083" help:"Second router, internal."`
 }
 
 // Validate is called by the flag parser.
@@ -49,6 +52,9 @@ func (d *dev) Validate() error {
 		}
 	}
 	if err := process.CheckAuthNone("--host "+d.Host, d.Host, d.AuthNone); err != nil {
+		return err
+	}
+	if err := process.CheckOrigins(d.AllowedOrigins); err != nil {
 		return err
 	}
 	if d.RedisURL == "" {
@@ -94,7 +100,7 @@ func (d *dev) run(life process.Life, log *slog.Logger, out io.Writer) error {
 		return err
 	}
 	defer stopRedis()
-	if err := build(parts, ns.ClientURL(), redisURL, log); err != nil {
+	if err := build(parts, ns.ClientURL(), redisURL, d.origins(parts), log); err != nil {
 		return err
 	}
 	return runAll(ctx, life, parts, func() {
@@ -133,6 +139,17 @@ func (d *dev) listen() (parts []*part, err error) {
 
 func (d *dev) address(port int) string { return net.JoinHostPort(d.Host, strconv.Itoa(port)) }
 
+// origins returns those of our own pages, on whichever router, and of the others that
+// may connect.
+func (d *dev) origins(parts []*part) []string {
+	origins := slices.Clone(d.AllowedOrigins)
+	for _, p := range parts {
+		port := strconv.Itoa(p.listeners.Public.Addr().(*net.TCPAddr).Port)
+		origins = append(origins, net.JoinHostPort("localhost", port), net.JoinHostPort("127.0.0.1", port))
+	}
+	return origins
+}
+
 func closeAll(parts []*part) {
 	for _, p := range parts {
 		p.listeners.Close()
@@ -153,7 +170,7 @@ func (d *dev) redis() (url string, stop func(), err error) {
 }
 
 // build makes the runners, configured as by their own flags' defaults.
-func build(parts []*part, natsURL, redisURL string, log *slog.Logger) error {
+func build(parts []*part, natsURL, redisURL string, origins []string, log *slog.Logger) error {
 	var b process.BridgeConfig
 	var r process.RouterConfig
 	for _, cfg := range []any{&b, &r} {
@@ -164,6 +181,7 @@ func build(parts []*part, natsURL, redisURL string, log *slog.Logger) error {
 	for _, common := range []*process.Common{&b.Common, &r.Common} {
 		common.NATS.NATSURL = natsURL
 		common.Tokens.Auth = "none"
+		common.Sockets.AllowedOrigins = origins
 		common.Process.DrainTime = 0
 	}
 	b.RedisURL = redisURL
@@ -240,6 +258,7 @@ func greet(out io.Writer, ns *natsd.Server, redisURL string, ownRedis bool, part
   router 1  ws://%s/ws   metrics http://%s/metrics
   router 2  ws://%s/ws   metrics http://%s/metrics
   Socket.IO on each of the three: io("http://%s")
+  Pages that come from elsewhere may not connect, but for those of --allowed-origins.
 
 Open windows of a browser:
 

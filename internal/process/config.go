@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"path"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -205,11 +204,7 @@ func (c *Common) check() error {
 	if c.NATS.HoldBytes < 2*int64(c.Sockets.MaxMessageBytes) {
 		errs = append(errs, errors.New("--hold-bytes must be at least twice --max-message-bytes"))
 	}
-	for _, pattern := range c.Sockets.AllowedOrigins {
-		if _, err := path.Match(pattern, ""); err != nil {
-			errs = append(errs, fmt.Errorf("--allowed-origins: %q is not a pattern", pattern))
-		}
-	}
+	errs = append(errs, CheckOrigins(c.Sockets.AllowedOrigins))
 	if r := c.Stream.Replicas; r < 1 || r > 5 {
 		errs = append(errs, errors.New("--stream-replicas must be 1 to 5"))
 	}

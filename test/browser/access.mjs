@@ -134,11 +134,14 @@ async function byKeyboardAlone(world) {
 	await becomes("g1 to be selected", () => page.locator("#chat-title").textContent(), "g1");
 	await focused("the reply", "draft");
 	await a1.sees("I am in g1");
+	await a1.marks("g1", /^g1, online$/);
+	assert.deepEqual(await a1.names(), ["g3", "g2", "g1"], "a chat moves when it is read");
 	await type("first line");
 	await key("Shift+Enter");
 	await type("second line");
 	await key("Enter");
 	await a1.sees("first line\nsecond line");
+	await becomes("the list to have it first", () => a1.names(), ["g1", "g3", "g2"]);
 
 	const press = async (name) => {
 		await tabTo(page, `#${name}`, "Shift+Tab");
@@ -195,10 +198,25 @@ async function withTokens(world) {
 	await page.reload();
 	await a1.health("live");
 
+	// A link that is opened where somebody is signed in, by the link of before, does not make somebody else of him unasked.
+	const follow = async (link, agrees, wanted) => {
+		world.answers.push(agrees);
+		await page.evaluate((hash) => { location.hash = hash; }, `token=${link}`);
+		await becomes("the page to ask", async () => world.asked.splice(0),
+			["You are signed in as a1 of jwt. The link signs in as a2 of jwt. Sign in as a2 of jwt?"]);
+		await until(`the console to be ${wanted}'s`, async () => (await page.locator("#who").textContent()).startsWith(`Signed in as ${wanted} of jwt, by the link · session`));
+	};
+	const other = await world.ask("token", "admin", dealer, "a2");
+	await follow(other, false, "a1");
+	await follow(other, true, "a2");
+	await becomes("that to be read out", () => page.locator("#announce").textContent(), "Signed in as a2 of jwt, by the link");
+
 	const site = await world.open("customer", `${base}/widget?dealer=${dealer}`);
 	const opener = site.locator("#telle-chat .opener");
 	await opener.click();
-	await until("the widget to say that a token is missing", async () => /Paste a token first/.test(await site.locator("#telle-chat .state").textContent()));
+	await becomes("the page to say that a token is missing", () => site.locator("#token-note").textContent(), "Paste a token first.");
+	await becomes("the widget to say that it cannot", () => site.locator("#telle-chat .state").textContent(), "The chat is not available right now.");
+	await world.complained("no token was pasted");
 	await site.keyboard.press("Escape");
 	await site.getByRole("textbox", { name: "Token of a customer" }).fill(await world.ask("token", "customer", dealer, group));
 	await site.getByRole("button", { name: "Use it" }).click();
@@ -243,19 +261,31 @@ async function onADealersOwnSite(world) {
 	};
 	const state = (wanted) => becomes("the widget to tell", () => site.locator("#telle-chat .state").textContent(), wanted);
 
-	// What is no token of the dealer's is said in words, and asked for again.
-	for (const [body, wanted] of [
-		["<h1>nonsense</h1>", "The chat cannot be opened: /token gave no token"],
-		["{}", "The chat cannot be opened: /token gave no token"],
-		[await world.ask("token", "customer", "other", "anna"), "The chat cannot be opened: the token is for dealer other, and this page is of dealer"],
+	// Why there is no token of the dealer's is for who has made the page. It is asked for again.
+	const fate = site.locator("#telle-chat li.failed .fate");
+	const unavailable = "The chat is not available right now.";
+	for (const [body, why] of [
+		["<h1>nonsense</h1>", "/token gave no token"],
+		["{}", "/token gave no token"],
+		[await world.ask("token", "customer", "other", "anna"), "the token is for dealer other, and this page is of dealer"],
 	]) {
 		await site.route("**/token", (route) => route.fulfill({ body }));
 		await site.getByRole("button", { name: "Ask us" }).click();
-		await state(wanted);
+		await state(unavailable);
+		await say("Is anybody there?");
+		await becomes("it not to be sent", () => fate.textContent(), "not sent: please try again Send again Discard");
+		await site.getByRole("button", { name: "Discard" }).click();
+		await world.complained(why);
 		await site.getByRole("button", { name: "Close" }).click();
 		await site.unroute("**/token");
 	}
+	const forged = (await world.ask("token", "customer", "dealer", "anna")).replace(/\.[^.]*$/, `.${"A".repeat(43)}`);
+	await site.route("**/token", (route) => route.fulfill({ body: forged }));
 	await site.getByRole("button", { name: "Ask us" }).click();
+	await state(unavailable);
+	await site.unroute("**/token");
+	await state("");
+	await world.complained("token has a signature that does not count");
 	await say("I am Anna");
 	await a1.marks("anna", /1 unread message/);
 	await a1.select("anna");
@@ -272,9 +302,10 @@ async function onADealersOwnSite(world) {
 	await say("Still there?");
 	await world.leave(site, true);
 	g.end(4403, "not for here any more");
-	await state("The chat has ended: not for here any more");
+	await state("The chat has ended.");
+	await world.complained("not for here any more");
 	const lost = site.locator("#telle-chat li.failed");
-	await becomes("it to be said", () => lost.locator(".fate").textContent(), "not sent: the chat has ended Send again Discard");
+	await becomes("it to be said", () => fate.textContent(), "not sent: the chat has ended Send again Discard");
 	g.open();
 	await lost.getByRole("button", { name: "Send again" }).click();
 	await a1.sees("Still there?");

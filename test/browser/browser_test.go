@@ -25,8 +25,8 @@ func TestBrowser(t *testing.T) {
 		return
 	}
 	for _, name := range []string{
-		"a customer and two admins", "one of two has the chat", "the next admin", "markup is text", "a long conversation", "by keyboard alone",
-		"no accessibility fault", "with tokens", "on a dealer's own site", "a router is killed", "NATS is stopped", "what was missed is gone",
+		"a customer and two admins", "one of two has the chat", "what is taken away", "the next admin", "markup is text", "a long conversation",
+		"many chats", "by keyboard alone", "no accessibility fault", "with tokens", "on a dealer's own site", "a router is killed", "NATS is stopped", "what was missed is gone",
 	} {
 		t.Run(name, func(t *testing.T) { d.play(t, name) })
 	}

@@ -14,9 +14,11 @@ async function aRouterIsKilled(world) {
 	await a1.sees("before");
 
 	await a1.draft.pressSequentially("half a se");
+	const readOut = await listen(a1.page);
 	await world.ask("kill", 0);
 	await a1.health("offline");
-	await until("the console to say when it is back", async () => /^Router gone, back in \d+ s$/.test(await a1.page.locator("#health-text").textContent()));
+	assert.equal(await a1.page.locator("#health-text").textContent(), "Router gone");
+	await until("the console to say when it tries again", async () => /^next try in \d+ s$/.test(await a1.page.locator("#next-try").textContent()));
 	assert.equal(await a1.draft.inputValue(), "half a se");
 	await a1.draft.pressSequentially("ntence");
 	for (const i of [1, 2, 3]) await customer.say(`meanwhile ${i}`);
@@ -34,6 +36,8 @@ async function aRouterIsKilled(world) {
 	});
 	await customer.sees("half a sentence");
 	await becomes("nothing to be on its way", () => a1.page.locator("#lines .fate").count(), 0);
+	assert.ok((await readOut()).includes("Router gone"));
+	assert.deepEqual((await readOut()).filter((text) => /\d s\b/.test(text)), [], "seconds are read out");
 
 	await world.ask("kill", 2);
 	await customer.tells(/No connection/);
@@ -46,6 +50,18 @@ async function aRouterIsKilled(world) {
 	await a2.select(group);
 	await a2.sees("are you there?");
 	await world.countAll(dealer, group, { admins: [a1, a2], customers: [customer] });
+}
+
+/** Returns what returns all that a screen reader has read out since. */
+async function listen(page) {
+	await page.evaluate(() => {
+		window.readOut = [];
+		const changed = (changes) => window.readOut.push(...changes.map(({ target }) => target.textContent));
+		for (const region of document.querySelectorAll("[role=status], [role=alert], [aria-live=polite]")) {
+			new MutationObserver(changed).observe(region, { childList: true, characterData: true, subtree: true });
+		}
+	});
+	return () => page.evaluate(() => window.readOut);
 }
 
 /** NATS goes and comes back: windows say so, stay, and have everything once. */
@@ -84,10 +100,16 @@ async function whatWasMissedIsGone(world) {
 	await customer.say("long ago");
 	await a1.select(group);
 	await a1.sees("long ago");
-	await a1.button("Take over").click();
-	await a1.says(/you have the chat/);
+	await world.bot(dealer, "g2", "hello", "customer");
+	for (const each of ["g2", group]) {
+		await a1.select(each);
+		await a1.button("Take over").click();
+		await a1.says(/you have the chat/);
+	}
 	await world.ask("kill", 0);
 	await a1.health("offline");
+	await world.publish({ type: "UNMUTE_BOT", dealerId: dealer, groupId: "g2", adminId: "a2", muted: false });
+	await until("it to be stored", async () => (await world.ask("stored", dealer, "g2")).some(({ data }) => data.muted === false));
 	await customer.say("nobody will know");
 	await customer.sees("nobody will know");
 	await customer.say("the last one");
@@ -97,6 +119,7 @@ async function whatWasMissedIsGone(world) {
 	await a1.health("live");
 	await becomes("what there is", () => a1.page.locator("#lines > li.line .text").allTextContents(), ["the last one"]);
 	await a1.says(/you have the chat/); // the state is kept apart
+	await becomes("the loss of the other one to be told", () => a1.notice.textContent(), "You do not have g2 any more");
 	await customer.say("and on");
 	await a1.sees("and on");
 }

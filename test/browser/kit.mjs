@@ -36,6 +36,8 @@ export class World {
 		this.windows = [];
 		this.faults = [];
 		this.stayed = []; // who was asked whether to leave a page, and has not left it
+		this.answers = []; // to what pages will ask
+		this.asked = []; // what they have asked
 		this.log = [];
 	}
 
@@ -45,15 +47,25 @@ export class World {
 		const page = await context.newPage();
 		page.setDefaultTimeout(patience);
 		page.on("pageerror", (error) => this.faults.push(`${who}: ${error.stack}`));
-		page.on("dialog", (dialog) => {
-			if (dialog.type() === "beforeunload") this.stayed.push(who);
-			else this.faults.push(`${who}: a script that nobody should run says ${dialog.message()}`);
-			dialog.dismiss();
-		});
+		page.on("dialog", (dialog) => this.answer(who, dialog));
 		page.on("console", (message) => this.hear(who, message));
 		this.windows.push({ who, page, context });
 		if (url) await page.goto(url);
 		return page;
+	}
+
+	answer(who, dialog) {
+		if (dialog.type() === "beforeunload") this.stayed.push(who);
+		else if (this.answers.length > 0) this.asked.push(dialog.message());
+		else this.faults.push(`${who}: a script that nobody should run says ${dialog.message()}`);
+		return dialog.type() !== "beforeunload" && this.answers.shift() ? dialog.accept() : dialog.dismiss();
+	}
+
+	/** A page has told its developer what is wrong with it, as it should. */
+	async complained(what) {
+		const line = `: error: telle chat: ${what}`;
+		await until(`a complaint that ${what}`, async () => this.faults.some((fault) => fault.endsWith(line)) || this.faults);
+		this.faults = this.faults.filter((fault) => !fault.endsWith(line));
 	}
 
 	/** A page may complain that a router is away. Anything else it may not. */
@@ -111,8 +123,12 @@ export class World {
 	}
 
 	/** What a bot says: by Redis, as another server. */
-	bot(dealerId, groupId, message) {
-		return this.ask("publish", JSON.stringify({ type: "UPDATE_MSG", dealerId, groupId, user: "bot", message }));
+	bot(dealerId, groupId, message, user = "bot") {
+		return this.publish({ type: "UPDATE_MSG", dealerId, groupId, user, message });
+	}
+
+	publish(event) {
+		return this.ask("publish", JSON.stringify(event));
 	}
 
 	/**
@@ -184,6 +200,11 @@ export class Admin {
 	async reply(text) {
 		await this.draft.fill(text);
 		await this.draft.press("Enter");
+	}
+
+	/** The chats that are listed, from the top. */
+	names() {
+		return this.list.locator(".chat .name").allTextContents();
 	}
 
 	lines() {
@@ -259,7 +280,7 @@ export async function gate(page) {
 			else socket.send(message);
 		});
 		socket.onMessage((message) => {
-			g.sent.push(JSON.parse(message));
+			g.sent.push({ ...JSON.parse(message), at: Date.now() });
 			if (!g.deaf) server.send(message);
 		});
 		g.end = (code, reason) => socket.close({ code, reason });

@@ -111,6 +111,60 @@ async function oneOfTwoHasTheChat(world) {
 	await becomes("the former owner to be named", () => winner.page.locator("#take").textContent(), `Take over from ${loser.id}`);
 }
 
+/** Who has a chat and loses it is told by whom. What an admin does is done once, and to the chat that he meant. */
+async function whatIsTakenAway(world) {
+	const dealer = "away";
+	let g;
+	const a1 = await world.admin(0, dealer, "a1", { prepare: async (page) => { g = await gate(page); } });
+	const a2 = await world.admin(1, dealer, "a2");
+	const says = (group, text) => world.bot(dealer, group, text, "customer");
+	const told = (text) => becomes(`a1 to be told "${text}"`, () => a1.notice.textContent(), text);
+	const takes = async () => {
+		await a1.button("Take over").click();
+		await a1.says(/you have the chat/);
+		await a2.says(/a1 has the chat/);
+		await told("");
+	};
+	for (const group of ["g1", "g2"]) await says(group, "hello");
+	for (const admin of [a1, a2]) await admin.select("g1");
+
+	await takes();
+	await a2.button("Unmute bot").click();
+	await told("a2 has given the chat back to the bot");
+	await takes();
+	await a1.button("Unmute bot").click();
+	await a1.sees("You have unmuted the bot");
+	await told("");
+	await takes();
+	await a1.select("g2");
+	await a2.button("Close chat").click();
+	await told("a2 has closed g1");
+
+	// To read is stored, too: not more often than needed.
+	const read = () => a1.marks("g2", /^g2, offline$/);
+	await read();
+	for (const text of ["one", "two"]) {
+		await says("g2", text);
+		await a1.sees(text);
+		await read();
+	}
+	const reads = g.sent.filter(({ event, data }) => event === "CHAT_READ" && data.groupId === "g2").map(({ at }) => at);
+	assert.equal(reads.length, 3, "each was read by itself");
+	reads.slice(1).forEach((at, i) => assert.ok(at - reads[i] > 900, `CHAT_READ after ${at - reads[i]} ms`));
+
+	// What waits for its answer is not asked for again, and another chat does not wait for it.
+	await says("g1", "hello again");
+	await a1.select("g1");
+	await a1.sees("hello again");
+	g.shut = true;
+	for (let i = 0; i < 2; i++) await a1.button("Close chat").click();
+	await a1.select("g2");
+	await a1.button("Close chat").click();
+	await becomes("both to be closed", async () => g.sent.filter(({ event }) => event === "CLOSE_CHAT").map(({ data }) => data.groupId), ["g1", "g2"]);
+	g.open();
+	await a1.says(/closed/);
+}
+
 /** Waits until something holds of one of several, and returns that one. */
 async function until2(what, all, holds) {
 	let found;
@@ -189,9 +243,32 @@ async function aLongConversation(world) {
 	await a1.page.getByRole("combobox", { name: "Which chats" }).selectOption("all");
 	await becomes("all chats", () => a1.list.locator(".chat").count(), 21);
 	await a1.page.getByRole("searchbox", { name: "Search chats" }).fill("OTHER-17");
-	await becomes("the one that was looked for", () => a1.list.locator(".chat .name").allTextContents(), ["other-17"]);
+	await becomes("the one that was looked for", () => a1.names(), ["other-17"]);
 	await a1.page.getByRole("searchbox", { name: "Search chats" }).fill("nobody");
 	await becomes("nothing to be found", () => a1.page.locator("#list-note").textContent(), "No chat matches.");
+
+	// The latest is first, whatever the browser takes for the time.
+	await a1.page.getByRole("searchbox", { name: "Search chats" }).fill("other-1");
+	await a1.page.clock.setFixedTime("2001-01-01T00:00:00Z");
+	for (const group of ["other-13", "other-11"]) await world.bot(dealer, group, "hi again");
+	await becomes("what came last to be first", async () => (await a1.names()).slice(0, 3), ["other-11", "other-13", "other-19"]);
+}
+
+/** Of all chats ever seen, the page keeps what was said in those that were opened latest. */
+async function manyChats(world) {
+	const page = await world.open("a1", `${world.routers[0]}/`);
+	const kept = await page.evaluate(async () => {
+		const { Desk } = await import("/console/desk.js");
+		const desk = new Desk({ dealers: ["d"], adminId: "a1" }, () => {});
+		const say = (groupId, seq) => desk.take({ event: "CHAT_MESSAGE", data: { dealerId: "d", groupId, user: "bot", message: "hi" }, seq });
+		for (let i = 0; i < 50; i++) desk.open("d", `g${i}`);
+		for (let i = 0; i < 60; i++) say(`g${i}`, i + 1);
+		desk.open("d", "g0");
+		desk.open("d", "new");
+		desk.close();
+		return ["g0", "g1", "g2", "g49", "g50"].filter((g) => desk.conversation("d", g).events.size > 0).concat(String(desk.opened.size));
+	});
+	assert.deepEqual(kept, ["g0", "g2", "g49", "50"]);
 }
 
 /** Two admins after one another, in one window. */
@@ -266,6 +343,8 @@ export const scenarios = {
 	"the next admin": theNextAdmin,
 	"a customer and two admins": aCustomerAndTwoAdmins,
 	"one of two has the chat": oneOfTwoHasTheChat,
+	"what is taken away": whatIsTakenAway,
+	"many chats": manyChats,
 	"markup is text": markupIsText,
 	"a long conversation": aLongConversation,
 };

@@ -212,6 +212,7 @@ func TestConfigurationMistakesAreNamed(t *testing.T) {
 		{"router", "", []string{"--check", "--auth=none", "--listen=[::1]:8080"}, 0, "valid"},
 		{"router", "", []string{"--check", "--auth=none", "--auth-none-public"}, 0, "valid"},
 		{"telle", "", []string{"dev", "--check", "--host=0.0.0.0"}, 1, "--auth-none-public"},
+		{"telle", "", []string{"dev", "--check", "--allowed-origins=[x"}, 1, "--allowed-origins"},
 		{"router", "", []string{"--check", "--auth=jwt"}, 1, "--jwt-secret"},
 		{"router", "TELLE_JWT_SECRET=" + firstSecret[:20], []string{"--check", "--auth=jwt"}, 1, "--jwt-secret"},
 		{"router", "", []string{"--check", "--jwt-secret=" + firstSecret}, 1, "--auth jwt"},

@@ -136,6 +136,16 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 
 	const ask = (e) => e.preventDefault();
 
+	const unavailable = "The chat is not available right now.";
+
+	/** Why a message was not stored, as far as the customer can do something about it; else he may try again. */
+	const unsent = { closed: "the chat has ended", too_large: "it is too long", rate_limited: "too much at once" };
+
+	/** Tells who has made the page what is wrong with it. The customer can do nothing about that. */
+	const report = (error) => {
+		if (error.code !== "closed") console.error(`telle chat: ${(error.cause ?? error).message}`); // else its end was reported
+	};
+
 	class Widget {
 		constructor() {
 			this.events = new Map(); // sequence -> {event, data}
@@ -195,10 +205,12 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 
 		/** Connects, once. Where that fails before there is a connection, or it ends for good, the next call tries again. */
 		connect() {
-			this.connected ??= this.begin();
+			if (this.connected) return this.connected;
+			this.connected = this.begin();
 			this.connected.catch((error) => {
 				this.connected = undefined;
-				this.show(`The chat cannot be opened: ${error.message}`, true);
+				report(error);
+				this.show(unavailable, true);
 			});
 			return this.connected;
 		}
@@ -233,16 +245,21 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 			this.chat.on("ready", (ready) => this.ready(ready));
 			this.chat.on("lost", () => { this.loaded = false; this.load(); });
 			this.chat.on("event", (e) => this.take(e));
+			this.chat.on("error", report);
 		}
 
 		tellState(state, about) {
+			if (state === "offline" && about.code === 4401) { // also the next token may be refused
+				report(new Error(about.reason || "the token is refused"));
+				return this.show(unavailable, true);
+			}
 			if (state === "offline") {
 				return this.show("No connection. What you write is sent when it is back.", true);
 			}
 			const words = {
 				connecting: "Connecting …",
 				degraded: "It takes longer just now. Nothing is lost.",
-				closed: `The chat has ended${about?.reason ? `: ${about.reason}` : "."}`,
+				closed: this.joined ? "The chat has ended." : unavailable,
 			};
 			this.show(words[state] ?? "", state === "closed");
 			if (state === "closed") this.connected = this.joined = this.loaded = undefined; // who writes on tries anew
@@ -252,7 +269,7 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 		ready() {
 			if (!this.joined) {
 				this.joined = true;
-				this.send("client_join", { type: "CLIENT_JOIN" }).catch(() => { this.joined = false; });
+				this.send("client_join", { type: "CLIENT_JOIN" }).catch((error) => { this.joined = false; report(error); });
 			}
 			if (!this.loaded) this.load();
 		}
@@ -304,7 +321,8 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 				await this.connect();
 				own.seq = (await this.send("customer_message", { type: "UPDATE_MSG", message: own.text, messageId: own.id })).seq;
 			} catch (error) {
-				own.error = error.code === "closed" ? "the chat has ended" : error.message;
+				own.error = unsent[error.code] ?? "please try again";
+				if (error.code) report(error); // else connect has done so
 			}
 			this.draw();
 		}

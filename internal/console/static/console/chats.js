@@ -3,6 +3,8 @@
 import { $, arrange, el, soon, timeOf, write } from "./dom.js";
 import { chatKey } from "/sdk/telle.js";
 
+const keyOf = (state) => chatKey(state.dealerId, state.groupId);
+
 const filters = {
 	open: (state) => state.open,
 	unread: (state) => state.unread > 0,
@@ -11,10 +13,11 @@ const filters = {
 };
 
 export class Chats {
-	constructor({ adminId, dealers }, { select, more, unsent }) {
+	constructor({ adminId, dealers }, { select, more, unsent, latest }) {
 		this.me = adminId;
 		this.several = dealers.length > 1;
 		this.unsent = unsent; // of a key: how many replies were not sent
+		this.latest = latest; // of a key: the sequence of its last activity
 		this.loading = true;
 		this.select = select;
 		this.more = more;
@@ -54,19 +57,16 @@ export class Chats {
 	shown() {
 		const filter = filters[$("which").value];
 		const words = $("search").value.trim().toLowerCase();
-		const at = (state) => Date.parse(state.lastActivity) || 0;
-		const key = (s) => chatKey(s.dealerId, s.groupId);
 		return this.states
-			.filter((s) => filter(s, this.me) || key(s) === this.selected || this.unsent(key(s)) > 0)
+			.filter((s) => filter(s, this.me) || keyOf(s) === this.selected || this.unsent(keyOf(s)) > 0)
 			.filter((s) => `${s.groupId} ${s.adminId ?? ""} ${this.several ? s.dealerId : ""}`.toLowerCase().includes(words))
-			.sort((a, b) => at(b) - at(a) || b.seq - a.seq);
+			.sort((a, b) => this.latest(keyOf(b)) - this.latest(keyOf(a)));
 	}
 
 	show() {
 		const shown = this.shown();
-		const key = (s) => chatKey(s.dealerId, s.groupId);
-		if (!shown.some((s) => key(s) === this.current)) this.current = shown.length ? key(shown[0]) : null;
-		arrange($("chats"), shown, key, () => this.make(), (e, s) => this.fill(e, s, key(s)));
+		if (!shown.some((s) => keyOf(s) === this.current)) this.current = shown.length ? keyOf(shown[0]) : null;
+		arrange($("chats"), shown, keyOf, () => this.make(), (e, s) => this.fill(e, s, keyOf(s)));
 		$("no-chats").hidden = this.loading || this.states.length > 0;
 		write($("list-note"), this.noteOn(shown));
 		const unread = this.states.filter((s) => s.unread > 0).length;

@@ -6,11 +6,14 @@ import { Desk } from "./desk.js";
 import { $, write } from "./dom.js";
 import { showHealth, showRecovered } from "./health.js";
 import { RawEvents } from "./rawevents.js";
-import { signIn } from "./signin.js";
+import { named, signIn } from "./signin.js";
 
 const readEvery = 1000; // ms: each CHAT_READ is stored
 
 let ask; // shows the form again, with a reason
+
+/** That one is signed in, and how: a link may be somebody else's. */
+const signedIn = (who) => `Signed in as ${named(who)}${who.byLink ? ", by the link" : ""}`;
 
 /** One admin's time in this window. */
 class Visit {
@@ -23,12 +26,14 @@ class Visit {
 			select: (dealerId, groupId) => this.select(dealerId, groupId),
 			more: () => this.desk.listMore().catch((error) => this.hear("error", error)),
 			unsent: (key) => this.desk.unsent(key).filter((reply) => reply.error).length,
+			latest: (key) => this.desk.latest.get(key),
 		});
 		this.raw = new RawEvents();
 		this.view = new ConversationView(this.desk, () => this.deselect());
 		this.watch = () => this.read();
 		document.addEventListener("visibilitychange", this.watch);
-		write($("who"), `${who.adminId} of ${who.dealers.join(", ")}`);
+		write($("who"), signedIn(who));
+		if (who.byLink) write($("announce"), signedIn(who));
 		for (const id of ["who", "sign-out", "columns"]) $(id).hidden = false;
 		showHealth({ state: "connecting" });
 		this.chats();
@@ -56,7 +61,7 @@ class Visit {
 	}
 
 	select(dealerId, groupId) {
-		this.selected = this.desk.conversation(dealerId, groupId);
+		this.selected = this.desk.open(dealerId, groupId);
 		$("columns").classList.add("in-chat");
 		this.view.select(this.selected);
 		this.raw.select(this.selected);
@@ -97,7 +102,7 @@ class Visit {
 	}
 
 	ready({ session }) {
-		write($("who"), `${this.who.adminId} of ${this.who.dealers.join(", ")} · session ${session.slice(0, 8)} at ${location.host}`);
+		write($("who"), `${signedIn(this.who)} · session ${session.slice(0, 8)} at ${location.host}`);
 	}
 
 	recovered(n) {
@@ -118,8 +123,11 @@ class Visit {
 		this.raw.add(e);
 	}
 
-	taken(c, by) {
-		this.view.problem(`${by} has taken ${c === this.selected ? "the chat" : this.view.nameOf(c)} over from you`);
+	taken({ conversation, to, by, open }) {
+		const chat = conversation === this.selected ? "the chat" : this.view.nameOf(conversation);
+		if (to) this.view.problem(`${to} has taken ${chat} over from you`);
+		else if (!by) this.view.problem(`You do not have ${chat} any more`); // nobody has said whose doing it is
+		else this.view.problem(open ? `${by} has given ${chat} back to the bot` : `${by} has closed ${chat}`);
 	}
 
 	conversation(c, e) {
@@ -150,7 +158,7 @@ async function authOf() {
 }
 
 // An address that is typed into a page that is there loads nothing by itself.
-addEventListener("hashchange", () => location.hash.includes("token=") && location.reload());
+addEventListener("hashchange", () => /\b(token|dealer)=/.test(location.hash) && location.reload());
 
 let visit;
 $("sign-out").addEventListener("click", () => visit.end(""));

@@ -1,5 +1,5 @@
 // What an admin has before him, apart from how it looks: the connection, the chats and their states, the conversations
-// that were looked at, and what may be done to them.
+// that were opened, and what may be done to them.
 
 import { chatKey, connect } from "/sdk/telle.js";
 import { newId } from "./dom.js";
@@ -8,16 +8,19 @@ import { replies } from "./unsent.js";
 const pageSize = 50;
 const mostSeen = 2000; // events of a conversation: past it,
 const mostKept = 200; // so many are kept
+const mostOpened = 50; // conversations whose events are kept
 const eventIn = 5000; // ms after its answer, in which the event of a reply comes
 
-/** One chat: its events by sequence, from when somebody has looked at it. Those of before are read back then. */
+/** What moves a chat up: not that it was read, nor that its customer has gone. */
+const isActivity = ({ event, data }) => event !== "CHAT_READ" && !(event === "client_join" && data.online === false);
+
+/** One chat: its events by sequence, from when it was opened. Those of before are read back then. */
 class Conversation {
 	constructor(dealerId, groupId) {
 		this.key = chatKey(dealerId, groupId);
 		this.dealerId = dealerId;
 		this.groupId = groupId;
 		this.events = new Map(); // sequence -> {event, data, seq, at}
-		this.looked = false;
 		this.forget();
 	}
 
@@ -30,7 +33,7 @@ class Conversation {
 	}
 
 	take(e) {
-		if (this.looked && !this.events.has(e.seq)) this.events.set(e.seq, e);
+		if (!this.events.has(e.seq)) this.events.set(e.seq, e);
 		replies.delete(e.data.messageId);
 	}
 
@@ -50,15 +53,17 @@ class Conversation {
 
 /**
  * Tells "health", "ready", "recovered", "error", "chats", "conversation" (a Conversation or, of all, undefined), "event" and
- * "taken" (a Conversation, and by whom) to whom it was given.
+ * "taken" (from this admin: the Conversation, who has it now, by whom it was done, and whether it is open) to whom it was given.
  */
 export class Desk {
 	constructor(who, tell) {
 		this.who = who; // {dealers, adminId, token}
 		this.tell = tell;
-		this.conversations = new Map();
+		this.opened = new Map(); // key -> Conversation, latest opened last
 		this.more = new Map(); // dealer -> whether it has chats that were not listed
+		this.latest = new Map(); // key -> sequence of the last activity that is known: no clock has a say in it
 		this.mine = new Set(); // keys of the chats that this admin has
+		this.loss = null; // of one of them, while nobody has said who has done it
 		this.recalled = new Set(); // keys of those that were not listed, and are followed all the same
 		this.state = "connecting";
 		this.begun = false; // whether the router has said what there is
@@ -94,6 +99,7 @@ export class Desk {
 			this.listed(); // it may be that a list will not come
 		});
 		on("states", (key, state) => {
+			if (!this.latest.has(key)) this.latest.set(key, state.seq);
 			this.watch(key, state);
 			this.tell("chats");
 		});
@@ -126,10 +132,15 @@ export class Desk {
 		}
 	}
 
-	/** Tells when somebody else has taken a chat over from this admin. */
-	watch(key, { dealerId, groupId, adminId }) {
-		if (adminId === this.who.adminId) this.mine.add(key);
-		else if (this.mine.delete(key) && adminId !== undefined) this.tell("taken", this.conversation(dealerId, groupId), adminId);
+	/** Tells when this admin has a chat no more, unless he has done that himself: the event says so, which is told right after the state. */
+	watch(key, { dealerId, groupId, adminId, open }) {
+		if (adminId === this.who.adminId) return this.mine.add(key);
+		if (!this.mine.delete(key)) return;
+		const loss = this.loss = { conversation: this.conversation(dealerId, groupId), to: adminId, by: adminId, open };
+		queueMicrotask(() => {
+			this.loss = null;
+			if (loss.by !== this.who.adminId) this.tell("taken", loss);
+		});
 	}
 
 	get hasMore() {
@@ -163,20 +174,30 @@ export class Desk {
 		return this.chat.chats.get(conversation.key);
 	}
 
+	/** The conversation, if it is open; else one that nobody keeps. */
 	conversation(dealerId, groupId) {
-		const key = chatKey(dealerId, groupId);
-		if (!this.conversations.has(key)) this.conversations.set(key, new Conversation(dealerId, groupId));
-		return this.conversations.get(key);
+		return this.opened.get(chatKey(dealerId, groupId)) ?? new Conversation(dealerId, groupId);
+	}
+
+	/** Opens a conversation, and lets go of the one that was not opened for the longest time: it would be read back. */
+	open(dealerId, groupId) {
+		const c = this.conversation(dealerId, groupId);
+		this.opened.delete(c.key);
+		this.opened.set(c.key, c);
+		if (this.opened.size > mostOpened) this.opened.delete(this.opened.keys().next().value);
+		return c;
 	}
 
 	take({ event, data, seq }) {
 		const e = { event, data, seq, at: Date.now() };
 		this.tell("event", e);
+		if (this.loss && data.adminId != null) this.loss.by = String(data.adminId);
 		const dealerId = String(data.dealerId);
 		if (data.groupId === undefined) { // for all chats of the dealer
-			for (const c of this.conversations.values()) if (c.dealerId === dealerId) this.add(c, e);
+			for (const c of this.opened.values()) if (c.dealerId === dealerId) this.add(c, e);
 			return;
 		}
+		if (isActivity(e)) this.latest.set(chatKey(dealerId, data.groupId), seq);
 		this.add(this.conversation(dealerId, String(data.groupId)), e);
 	}
 
@@ -186,9 +207,10 @@ export class Desk {
 		this.tell("conversation", conversation, e);
 	}
 
-	/** What was missed cannot be told event by event: read again what is looked at. */
+	/** What was missed cannot be told event by event: read again what is open. */
 	reload() {
-		for (const c of this.conversations.values()) c.forget();
+		for (const c of this.opened.values()) c.forget();
+		this.latest = new Map([...this.chat.chats].map(([key, { seq }]) => [key, seq]));
 		for (const key of this.mine) if (!this.chat.chats.has(key)) this.mine.delete(key); // whoever has it now has not taken it from here
 		this.tell("conversation");
 	}
@@ -196,7 +218,6 @@ export class Desk {
 	/** Reads a conversation back: its end, or what comes before what is there. */
 	async load(conversation) {
 		const { dealerId, groupId, before, loaded } = conversation;
-		conversation.looked = true;
 		const page = await this.chat.history({ dealerId, groupId, limit: pageSize, ...(loaded && before ? { before } : {}) });
 		for (const e of page.events) conversation.take(e);
 		conversation.loaded = true;

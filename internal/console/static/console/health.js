@@ -1,4 +1,4 @@
-// On top: whether what one sees is what is there.
+// On top: whether what one sees is what is there. What it is, is read out; the seconds until the next try stand beside it, and are not.
 
 import { $, count, write } from "./dom.js";
 
@@ -15,12 +15,10 @@ let waiting; // the countdown to the next attempt
 export function showHealth({ state, retryIn }) {
 	clearInterval(waiting);
 	$("health").dataset.state = state;
-	if (state !== "offline" || !retryIn) return write($("health-text"), words[state] ?? state);
+	write($("health-text"), words[state] ?? state);
+	if (state !== "offline" || !retryIn) return write($("next-try"), "");
 	const until = Date.now() + retryIn;
-	const say = () => {
-		const seconds = Math.max(0, Math.ceil((until - Date.now()) / 1000));
-		write($("health-text"), `${words.offline}, back in ${seconds} s`);
-	};
+	const say = () => write($("next-try"), `next try in ${Math.max(0, Math.ceil((until - Date.now()) / 1000))} s`);
 	say();
 	waiting = setInterval(say, 1000);
 }

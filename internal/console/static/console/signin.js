@@ -23,11 +23,25 @@ function identity(auth, { dealer, admin, token }) {
 	return { dealers: [claims.dealerId].flat().map(String), adminId, token };
 }
 
+/** "a1 of d1" */
+export const named = ({ adminId, dealers }) => `${adminId} of ${dealers.join(", ")}`;
+
+/** Whether a link signs in: somebody else who is signed in here is asked. */
+function agreed(auth, link, before) {
+	let now, then;
+	try {
+		[now, then] = [link, before].map((said) => named(identity(auth, said)));
+	} catch {
+		return true; // the form says what is wrong
+	}
+	return now === then || confirm(`You are signed in as ${then}. The link signs in as ${now}. Sign in as ${now}?`);
+}
+
 /** What stands behind the address, which must not stay there: it may be a token. */
 function fromAddress() {
 	const said = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 	if (location.hash) history.replaceState(null, "", location.pathname + location.search);
-	return said.token || said.dealer ? said : null;
+	return said.token || said.dealer ? { ...said, byLink: true } : null;
 }
 
 /** Asks who one is, at once or by the form, and calls enter with it. Returns what asks again. */
@@ -44,7 +58,7 @@ export function signIn(auth, enter) {
 		sessionStorage.setItem(remembered, JSON.stringify(said));
 		$("sign-in").hidden = true;
 		form.reset();
-		enter(who);
+		enter({ ...who, byLink: said.byLink });
 	};
 	const attempt = (said) => {
 		try {
@@ -60,7 +74,9 @@ export function signIn(auth, enter) {
 		const value = (name) => form.elements[name].value.trim();
 		attempt({ dealer: value("dealer"), admin: value("admin"), token: value("token") });
 	});
-	const said = fromAddress() ?? JSON.parse(sessionStorage.getItem(remembered) ?? "null");
+	const link = fromAddress();
+	const before = JSON.parse(sessionStorage.getItem(remembered) ?? "null");
+	const said = link && (!before || agreed(auth, link, before)) ? link : before;
 	if (said) attempt(said);
 	else show("");
 	return show;

@@ -16,7 +16,8 @@
 		note.textContent = token ? "The token is there. Open the chat." : "That is no token.";
 	});
 	window.customersToken = async () => {
-		if (!token) throw new Error("Paste a token first.");
-		return token;
+		if (token) return token;
+		note.textContent = "Paste a token first.";
+		throw new Error("no token was pasted");
 	};
 })();
