@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -20,12 +19,12 @@ import (
 )
 
 // dev is everything in one process. All of it listens on one host only, by
-// default loopback, and pages of other web sites may not connect: nobody proves here
+// default loopback, and pages that come from other machines may not connect: nobody proves here
 // who they are.
 type dev struct {
 	Host            string   `default:"127.0.0.1" help:"Address to listen on."`
 	AuthNone        bool     `name:"auth-none-public" help:"--host may be an address that others can reach. Whoever reaches it is believed."`
-	AllowedOrigins  []string `help:"Origins of web pages that may connect, besides the routers' own pages, as patterns, separated by commas. *: any."`
+	AllowedOrigins  []string `default:"localhost,localhost:*,127.0.0.1,127.0.0.1:*" help:"Origins of web pages that may connect, besides the routers' own pages, as patterns, separated by commas. *: any."`
 	Data            string   `default:"data" type:"path" help:"Folder in which NATS keeps the streams."`
 	NATSPort        int      `name:"nats-port" default:"4222" help:"NATS clients. 0: any that is free, as for all ports here."`
 	MonitorPort     int      `default:"8222" help:"NATS monitoring."`
@@ -100,7 +99,7 @@ func (d *dev) run(life process.Life, log *slog.Logger, out io.Writer) error {
 		return err
 	}
 	defer stopRedis()
-	if err := build(parts, ns.ClientURL(), redisURL, d.origins(parts), log); err != nil {
+	if err := build(parts, ns.ClientURL(), redisURL, d.AllowedOrigins, log); err != nil {
 		return err
 	}
 	return runAll(ctx, life, parts, func() {
@@ -138,17 +137,6 @@ func (d *dev) listen() (parts []*part, err error) {
 }
 
 func (d *dev) address(port int) string { return net.JoinHostPort(d.Host, strconv.Itoa(port)) }
-
-// origins returns those of our own pages, on whichever router, and of the others that
-// may connect.
-func (d *dev) origins(parts []*part) []string {
-	origins := slices.Clone(d.AllowedOrigins)
-	for _, p := range parts {
-		port := strconv.Itoa(p.listeners.Public.Addr().(*net.TCPAddr).Port)
-		origins = append(origins, net.JoinHostPort("localhost", port), net.JoinHostPort("127.0.0.1", port))
-	}
-	return origins
-}
 
 func closeAll(parts []*part) {
 	for _, p := range parts {
@@ -258,7 +246,7 @@ func greet(out io.Writer, ns *natsd.Server, redisURL string, ownRedis bool, part
   router 1  ws://%s/ws   metrics http://%s/metrics
   router 2  ws://%s/ws   metrics http://%s/metrics
   Socket.IO on each of the three: io("http://%s")
-  Pages that come from elsewhere may not connect, but for those of --allowed-origins.
+  Pages of other machines may not connect, but for those of --allowed-origins.
 
 Open windows of a browser:
 

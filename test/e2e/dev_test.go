@@ -80,24 +80,23 @@ func TestDevServesTheConsoleWhereItSays(t *testing.T) {
 }
 
 // Everybody is believed there, but not whatever page a developer happens to look at.
-func TestDevLetsOnlyItsOwnPagesIn(t *testing.T) {
-	d := startDev(t, "--allowed-origins", "shop.example,localhost:3000")
-	_, port, err := net.SplitHostPort(d.routers[0].public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, to := range []*program{d.bridge, d.routers[0], d.routers[1]} {
-		for origin, allowed := range map[string]bool{
-			"":                         true, // no browser
-			"http://localhost:" + port: true,
-			"http://127.0.0.1:" + port: true,
-			"https://shop.example":     true,
-			"http://localhost:3000":    true,
-			"http://localhost":         false,
-			"https://evil.example":     false,
-			"null":                     false, // a file
-		} {
-			checkOrigin(t, to, origin, allowed)
+func TestDevLetsOnlyPagesOfThisMachineIn(t *testing.T) {
+	for flags, more := range map[string]bool{"": false, "--allowed-origins=shop.example,localhost:*": true} {
+		d := startDev(t, strings.Fields(flags)...)
+		for _, to := range []*program{d.bridge, d.routers[0], d.routers[1]} {
+			for origin, allowed := range map[string]bool{
+				"":                            true, // no browser
+				"http://" + to.public:         true,
+				"http://localhost:3000":       true,
+				"http://localhost":            !more,
+				"http://127.0.0.1":            !more,
+				"https://shop.example":        more,
+				"https://evil.example":        false,
+				"https://localhost.evil.test": false,
+				"null":                        false, // a file
+			} {
+				checkOrigin(t, to, origin, allowed)
+			}
 		}
 	}
 }
