@@ -17,7 +17,6 @@ async function aRouterIsKilled(world) {
 	const readOut = await listen(a1.page);
 	await world.ask("kill", 0);
 	await a1.health("offline");
-	assert.equal(await a1.page.locator("#health-text").textContent(), "Router gone");
 	await until("the console to say when it tries again", async () => /^next try in \d+ s$/.test(await a1.page.locator("#next-try").textContent()));
 	assert.equal(await a1.draft.inputValue(), "half a se");
 	await a1.draft.pressSequentially("ntence");
@@ -108,13 +107,13 @@ async function whatWasMissedIsGone(world) {
 	}
 	await world.ask("kill", 0);
 	await a1.health("offline");
-	await world.publish({ type: "UNMUTE_BOT", dealerId: dealer, groupId: "g2", adminId: "a2", muted: false });
-	await until("it to be stored", async () => (await world.ask("stored", dealer, "g2")).some(({ data }) => data.muted === false));
 	await customer.say("nobody will know");
 	await customer.sees("nobody will know");
 	await customer.say("the last one");
 	await until("it to be stored", async () => (await world.ask("stored", dealer, group)).some(({ data }) => data.message === "the last one"));
 	await world.ask("purge");
+	await world.publish({ type: "UNMUTE_BOT", dealerId: dealer, groupId: "g2", adminId: "a2", muted: false });
+	await until("it to be stored", async () => (await world.ask("stored", dealer, "g2")).some(({ data }) => data.muted === false));
 	await world.ask("start", 0);
 	await a1.health("live");
 	await becomes("what there is", () => a1.page.locator("#lines > li.line .text").allTextContents(), ["the last one"]);

@@ -150,7 +150,7 @@ async function whatIsTakenAway(world) {
 	}
 	const reads = g.sent.filter(({ event, data }) => event === "CHAT_READ" && data.groupId === "g2").map(({ at }) => at);
 	assert.equal(reads.length, 3, "each was read by itself");
-	reads.slice(1).forEach((at, i) => assert.ok(at - reads[i] > 900, `CHAT_READ after ${at - reads[i]} ms`));
+	reads.slice(1).forEach((at, i) => assert.ok(at - reads[i] > 700, `CHAT_READ after ${at - reads[i]} ms`));
 
 	// What waits for its answer is not asked for again, and another chat does not wait for it.
 	await says("g1", "hello again");
