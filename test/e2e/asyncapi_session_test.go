@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,13 +41,48 @@ func TestWhatTravelsIsWhatTheAsyncAPIDocumentSays(t *testing.T) {
 	t.Run("Redis", s.fromRedis)
 	t.Run("NATS", s.fromNATS)
 	t.Run("outage", s.outage)
+	t.Run("gap", s.gap)
 	s.tape.complete()
-	s.terminate()
 }
 
 // told are messages of a chat, by their type.
 func told(kind, group, more string) string {
 	return fmt.Sprintf(`{"type":%q,"dealerId":"d1","groupId":%q%s}`, kind, group, more)
+}
+
+// optional are the fields that messages of a type may have, and need not.
+var optional = map[string]string{
+	"UPDATE_MSG":  `,"adminId":"a1","muted":false,"unread":1`,
+	"CHAT_MSG":    `,"adminId":"a1","muted":false,"unread":1`,
+	"MUTE_BOT":    `,"adminId":"a1","muted":true`,
+	"UNMUTE_BOT":  `,"adminId":"a1","muted":false`,
+	"MUTE_STATUS": `,"adminId":"a1"`,
+	"CLOSE_CHAT":  `,"adminId":"a1","user":"admin","close":true`,
+	"SYS_MSG":     `,"adminId":"a1","user":"admin","muted":true,"unread":2`,
+	"CLIENT_JOIN": `,"adminId":"a1","online":true`,
+	"CHAT_READ":   `,"adminId":"a1"`,
+}
+
+// inFull are messages of a chat with all the fields that the document names. Without a group
+// they are for all chats.
+func inFull(kind, group, more string) string {
+	message := told(kind, group, more+optional[kind]+`,"id":"m2","messageId":3`)
+	if group == "" {
+		return strings.Replace(message, `"groupId":"",`, "", 1)
+	}
+	return message
+}
+
+// fromServers is one message of each type that other servers send, to a group, and one to all.
+func fromServers(group string) []string {
+	return []string{
+		inFull("UPDATE_MSG", group, `,"user":"customer","message":"hi"`),
+		inFull("MUTE_BOT", group, ""),
+		inFull("UNMUTE_BOT", group, ""),
+		inFull("CLOSE_CHAT", group, ""),
+		inFull("SYS_MSG", group, `,"message":"soon"`),
+		inFull("SYS_MSG", "", `,"message":"to all, by `+group+`"`),
+	}
 }
 
 // talk has everybody do all that may be done over a protocol.
@@ -87,11 +124,12 @@ func (s *session) talk(t *testing.T, io bool) {
 	// Who comes while the bot is muted is told so.
 	enter(s.routers[0], "role", "customer", "dealerId", "d1", "groupId", group)
 	late := enter(s.bridge, "role", "service", "dealerId", "d1")
-	late.asks("follow", `{"groupId":"`+group+`"}`)
+	late.asks("follow", `{"dealerId":"d1","groupId":"`+group+`"}`)
 	enter(s.routers[1], "role", "admin", "dealerId", "d1", "groupId", group, "groupId", "other")
 
-	admin.asks("chats", `{"limit":1}`)
-	admin.asks("chats", `{"groupIds":["`+group+`",7]}`)
+	s.seesChats(t, io, group)
+	admin.asks("chats", `{"dealerId":"d1","before":1000000,"limit":1}`)
+	s.inFull(group, admin, customer, service)
 	for _, c := range []*taped{admin, customer, service} {
 		c.asks("history", `{"groupId":"`+group+`"}`)
 		c.asks("history", `{"dealerId":"d1","groupId":"`+group+`","before":1000000,"limit":200}`)
@@ -101,7 +139,7 @@ func (s *session) talk(t *testing.T, io bool) {
 	customer.hears("CLOSE_CHAT")
 	admin.hears("CLOSE_CHAT")
 	admin.asks("history", `{"groupId":"`+group+`","limit":3}`)
-	service.asks("unfollow", `{"groupId":"`+group+`"}`)
+	service.asks("unfollow", `{"dealerId":"d1","groupId":"`+group+`"}`)
 	service.asks("follow", `{}`)
 	service.asks("unfollow", `null`)
 
@@ -117,6 +155,46 @@ func (s *session) talk(t *testing.T, io bool) {
 	}
 	s.flood(t, enter(s.strict, "role", "customer", "dealerId", "d1", "groupId", group))
 	s.comeBack(t, customer, group)
+}
+
+// inFull has everybody say what they may with all fields that the document names.
+func (s *session) inFull(group string, admin, customer, service *taped) {
+	customer.asks("client_join", inFull("CLIENT_JOIN", group, `,"user":"customer"`))
+	admin.hears("client_join")
+	customer.asks("customer_message", inFull("UPDATE_MSG", group, `,"user":"customer","message":1`))
+	admin.hears("customer_message")
+	service.asks("customer_message", inFull("UPDATE_MSG", group, `,"user":"bot","message":2`))
+	admin.hears("CHAT_MESSAGE")
+	admin.asks("CHAT_READ", inFull("CHAT_READ", group, ""))
+	admin.hears("CHAT_READ")
+	admin.asks("MUTE_STATE", inFull("MUTE_STATUS", group, `,"muted":true,"ifOwner":"a1"`))
+	admin.asks("CHAT_MESSAGE", inFull("CHAT_MSG", group, `,"user":"admin","message":3`))
+	admin.asks("SYS_MESSAGE", inFull("SYS_MSG", group, `,"message":4`))
+	admin.asks("SYS_MESSAGE", inFull("SYS_MSG", "", `,"message":"5 of `+group+`"`))
+	admin.asks("CLOSE_CHAT", inFull("CLOSE_CHAT", group, ""))
+	for _, c := range []*taped{admin, customer} {
+		for _, name := range []string{"MUTE_STATE", "SYS_MESSAGE", "CLOSE_CHAT"} {
+			c.hears(name)
+		}
+	}
+}
+
+// seesChats has admins come until they are told who has a chat, at once and when they ask. A
+// list that is late is left out, and one that is asked for may be of before the last events.
+func (s *session) seesChats(t *testing.T, io bool, group string) {
+	t.Helper()
+	first, told := "ready", []string{"send ready of webSocket: data.chats.chats.adminId", "send ack of webSocket: data.Chats:chats.adminId"}
+	if io {
+		first, told = "CONNECT", []string{"send chats of socketIO: chats.adminId", "send ack of socketIO: 0:data.Chats:chats.adminId"}
+	}
+	testkit.Eventually(t, "an admin who is told who has a chat", func() bool {
+		c := s.tape.enter(t, io, s.routers[1], as("role", "admin", "dealerId", "d1"))
+		c.hears(first)
+		c.asks("chats", `{"groupIds":["`+group+`",7]}`)
+		_ = c.conn.CloseNow()
+		unseen := s.tape.unseen("")
+		return !slices.ContainsFunc(told, func(name string) bool { return slices.Contains(unseen, name) })
+	})
 }
 
 // flood sends faster than is taken: a burst, as many again that wait for their turn, and
@@ -168,11 +246,17 @@ func (s *session) tokens(t *testing.T) {
 	for _, io := range []bool{false, true} {
 		s.tape.enter(t, io, s.known, as("token", token)).hears("expiring")
 	}
+	s.tape.enterWith(t, s.known, as(), map[string]any{"Authorization": "Bearer " + token}).hears("ready")
 	s.tape.enter(t, true, s.known, as("token", "none")).hears("CONNECT_ERROR")
 }
 
 func (s *session) http(t *testing.T) {
 	one := told("UPDATE_MSG", "http", `,"user":"admin","adminId":7,"message":"hi"`)
+	for _, full := range fromServers("one") {
+		s.tape.posts(s.bridge, "one", "application/json", full, false)
+	}
+	s.tape.posts(s.bridge, "many", "application/json", "["+strings.Join(fromServers("many"), ",")+"]", false)
+	s.tape.posts(s.bridge, "line", "application/x-ndjson", strings.Join(fromServers("line"), "\n"), false)
 	wrong := told("UPDATE_MSG", "http", "")
 	for _, p := range []struct {
 		name, kind, body string
@@ -192,29 +276,39 @@ func (s *session) http(t *testing.T) {
 	}
 }
 
-// fromRedis sends each type by a channel, and one by a stream; then the link breaks.
+// fromRedis sends each type by a channel, and by a stream.
 func (s *session) fromRedis(t *testing.T) {
-	for _, payload := range []string{
+	for _, payload := range append(fromServers("redis"),
 		told("UPDATE_MSG", "redis", `,"user":"customer","message":"hi"`),
-		told("MUTE_BOT", "redis", `,"adminId":"a1","muted":true`),
 		told("UNMUTE_BOT", "redis", `,"adminId":"a1"`),
-		told("CLOSE_CHAT", "redis", `,"adminId":"a1","close":true`),
-		told("SYS_MSG", "redis", `,"adminId":"a1","user":"admin","message":"soon"`),
 		`{"type":"SYS_MSG","dealerId":"d1","adminId":"a1","message":"to all"}`,
-	} {
+	) {
 		s.tape.publishes(s.redis, payload)
 	}
-	s.redis.Publish(channel, "no event")
-	s.sees(t, "natsDead", "letter")
-	entry := told("UPDATE_MSG", "stream", `,"user":"bot","message":"hi"`)
-	s.tape.recordValue(travelling{"redisStream", "receive", "entry"}, map[string]any{"event": entry}, nil)
+	s.redis.Publish(channel, "no event", strings.Repeat("too long ", 1<<17)) // NATS takes 1 MiB
 	c := s.tape.enter(t, false, s.routers[0], as("role", "customer", "dealerId", "d1", "groupId", "stream"))
 	c.hears("ready")
-	s.redis.Do("XADD", "telle:in", "*", "event", entry)
+	parent, _, _ := parentOf(2)
+	for _, entry := range append(fromServers("stream"), told("UPDATE_MSG", "stream", `,"user":"bot","message":"hi"`)) {
+		s.tape.recordValue(travelling{"redisStream", "receive", "entry"}, map[string]any{"event": entry, "traceparent": parent, "tracestate": "a=b"}, nil)
+		s.redis.Do("XADD", "telle:in", "*", "event", entry, "traceparent", parent, "tracestate", "a=b")
+	}
 	c.hears("CHAT_MESSAGE")
+	c.hears("CHAT_MESSAGE")
+}
+
+// gap breaks the bridge's link to Redis, and then again, and ends all within that.
+func (s *session) gap(t *testing.T) {
+	testkit.Eventually(t, "all that goes to Redis", func() bool { return len(s.tape.unseen("redisOut")) == 0 })
 	s.redis.Restart()
 	s.sees(t, "natsGap", "gap")
-	s.tape.listens(t, s.redis.URL, "telle:out")
+	s.redis.Stop()
+	testkit.Eventually(t, "the bridge to notice", func() bool {
+		status, _ := testkit.Get(t, "http://"+s.bridge.internal+"/readyz")
+		return status == http.StatusServiceUnavailable
+	})
+	s.terminate()
+	testkit.Eventually(t, "all that the document names", func() bool { return len(s.tape.unseen("")) == 0 })
 }
 
 // fromNATS publishes as anybody may, and asks who is there.
@@ -232,11 +326,14 @@ func (s *session) fromNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.hears("CHAT_MESSAGE")
-	answer, err := s.spy.Request("telle.presence.d1", nil, 10*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.tape.record("natsPresence", "send", "answer", answer.Data, nil)
+	testkit.Eventually(t, "somebody to be there", func() bool {
+		answer, err := s.spy.Request("telle.presence.d1", nil, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.tape.record("natsPresence", "send", "answer", answer.Data, nil)
+		return len(s.tape.unseen("natsPresence")) == 0
+	})
 }
 
 // outage takes NATS away, and brings it back.

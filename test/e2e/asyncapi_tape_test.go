@@ -42,18 +42,35 @@ type tapedFrame struct {
 	text     string
 }
 
-// enter connects a client which says of itself what the query says. It returns when the
-// server has answered.
+// enter connects a client which says of itself what the query says.
 func (r *tape) enter(t testing.TB, io bool, to *program, query url.Values) *taped {
 	t.Helper()
-	c := &taped{t: t, tape: r, io: io, got: make(chan tapedFrame, 10_000)}
-	address := "ws://" + to.public + "/ws?" + query.Encode()
-	if io {
-		address = "ws://" + to.public + "/socket.io/?EIO=4&transport=websocket"
-	} else if err := r.queries["webSocket"].Validate(objectOf(query)); err != nil {
-		t.Errorf("query %s: %v", query.Encode(), err)
+	if !io {
+		return r.enterWith(t, to, query, nil)
 	}
-	conn, _, err := websocket.Dial(t.Context(), address, nil)
+	c := r.dial(t, true, "ws://"+to.public+"/socket.io/?EIO=4&transport=websocket", nil)
+	auth, _ := json.Marshal(objectOf(query))
+	r.record("socketIO", "receive", "CONNECT", auth, nil)
+	c.write("40" + string(auth))
+	return c
+}
+
+// enterWith connects a client over plain WebSocket, with headers.
+func (r *tape) enterWith(t testing.TB, to *program, query url.Values, headers map[string]any) *taped {
+	t.Helper()
+	r.recordValue(handshake, objectOf(query), headers)
+	sent := http.Header{}
+	for name, value := range headers {
+		sent.Set(name, fmt.Sprint(value))
+	}
+	return r.dial(t, false, "ws://"+to.public+"/ws?"+query.Encode(), sent)
+}
+
+// dial connects a client, and takes down what it is sent until the test ends.
+func (r *tape) dial(t testing.TB, io bool, address string, headers http.Header) *taped {
+	t.Helper()
+	c := &taped{t: t, tape: r, io: io, got: make(chan tapedFrame, 10_000)}
+	conn, _, err := websocket.Dial(t.Context(), address, &websocket.DialOptions{HTTPHeader: headers})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,11 +79,6 @@ func (r *tape) enter(t testing.TB, io bool, to *program, query url.Values) *tape
 	ended := make(chan struct{})
 	t.Cleanup(func() { _ = conn.CloseNow(); <-ended })
 	go func() { defer close(ended); c.read() }()
-	if io {
-		auth, _ := json.Marshal(objectOf(query))
-		r.record("socketIO", "receive", "CONNECT", auth, nil)
-		c.write("40" + string(auth))
-	}
 	return c
 }
 
@@ -268,7 +280,7 @@ func (c *taped) until(is func(tapedFrame) bool, what string) tapedFrame {
 	}
 }
 
-// posts sends a body to the bridge, and takes down what it holds and the answer.
+// posts sends a body to the bridge, with a trace, and takes down what it holds and the answer.
 func (r *tape) posts(to *program, name, kind, body string, wrong bool) int {
 	r.t.Helper()
 	if !wrong {
@@ -276,7 +288,13 @@ func (r *tape) posts(to *program, name, kind, body string, wrong bool) int {
 			r.record("http", "receive", name, []byte(line), nil)
 		}
 	}
-	resp, err := http.Post("http://"+to.public+"/v1/events?role=service", kind, strings.NewReader(body))
+	req, err := http.NewRequest("POST", "http://"+to.public+"/v1/events?role=service", strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	parent, _, _ := parentOf(1)
+	req.Header = http.Header{"Content-Type": {kind}, "Traceparent": {parent}, "Tracestate": {"a=b"}}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -29,10 +29,13 @@ func (m travelling) String() string { return m.action + " " + m.name + " of " + 
 // A contract is the AsyncAPI document.
 type contract struct {
 	root     any
-	compiler *jsonschema.Compiler
+	asItIs   *jsonschema.Compiler
+	closed   *jsonschema.Compiler // of a copy whose objects are closed: closeObjects
 	messages map[travelling]*messageSchema
-	queries  map[string]*jsonschema.Schema // of WebSocket channels
 }
+
+// handshake is a request for a WebSocket, with its query as its payload.
+var handshake = travelling{"webSocket", "receive", "handshake"}
 
 // A messageSchema is what the document says of a message.
 type messageSchema struct {
@@ -65,27 +68,37 @@ func readJSON(t testing.TB, text []byte) any {
 	return value
 }
 
-func newCompiler() *jsonschema.Compiler {
+func newCompiler(draft *jsonschema.Draft) *jsonschema.Compiler {
 	c := jsonschema.NewCompiler()
-	c.DefaultDraft(jsonschema.Draft7) // as AsyncAPI 3 has it
+	c.DefaultDraft(draft)
 	c.AssertFormat()
+	c.AssertContent()
 	return c
 }
 
 // readContract reads the document with all its schemas.
 func readContract(t testing.TB) *contract {
 	t.Helper()
-	d := &contract{root: readYAML(t, asyncAPIFile), compiler: newCompiler(), messages: map[travelling]*messageSchema{}, queries: map[string]*jsonschema.Schema{}}
-	if err := d.compiler.AddResource("asyncapi.json", d.root); err != nil {
-		t.Fatal(err)
-	}
+	d := &contract{root: readYAML(t, asyncAPIFile), messages: map[travelling]*messageSchema{}}
+	copied := readYAML(t, asyncAPIFile)
+	closeObjects(t, copied)
+	d.asItIs = compilerOf(t, jsonschema.Draft7, d.root) // AsyncAPI 3 has this one
+	d.closed = compilerOf(t, jsonschema.Draft2019, copied)
 	for name := range d.object("operations") {
 		d.readOperation(t, name)
 	}
-	for name := range d.object("channels") {
-		d.queries[name] = d.schema(t, "channels", name, "bindings", "ws", "query")
-	}
+	ws := []string{"channels", handshake.channel, "bindings", "ws"}
+	d.messages[handshake] = &messageSchema{d.schema(t, append(ws, "query")...), d.schema(t, append(ws, "headers")...)}
 	return d
+}
+
+func compilerOf(t testing.TB, draft *jsonschema.Draft, document any) *jsonschema.Compiler {
+	t.Helper()
+	c := newCompiler(draft)
+	if err := c.AddResource("asyncapi.json", document); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // at returns what stands at a path, or nil.
@@ -103,15 +116,17 @@ func (d *contract) object(path ...string) map[string]any {
 	return object
 }
 
-// schema compiles the schema at a path, if there is one.
-func (d *contract) schema(t testing.TB, path ...string) *jsonschema.Schema {
+// schema compiles the schema at a path, if there is one, and returns the closed one.
+func (d *contract) schema(t testing.TB, path ...string) (s *jsonschema.Schema) {
 	t.Helper()
 	if d.at(path...) == nil {
 		return nil
 	}
-	s, err := d.compiler.Compile("asyncapi.json#/" + strings.Join(path, "/"))
-	if err != nil {
-		t.Fatal(err)
+	for _, c := range []*jsonschema.Compiler{d.asItIs, d.closed} {
+		var err error
+		if s, err = c.Compile("asyncapi.json#/" + strings.Join(path, "/")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return s
 }
@@ -183,7 +198,7 @@ func TestTheAsyncAPIDocumentIsOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newCompiler()
+	c := newCompiler(jsonschema.Draft7)
 	if err := c.AddResource("3.0.0.json", readJSON(t, text)); err != nil {
 		t.Fatal(err)
 	}
@@ -230,9 +245,12 @@ func TestAContractNoticesWhatItDoesNotSay(t *testing.T) {
 		wrong   bool
 	}{
 		{travelling{"webSocket", "send", "degraded"}, `{"event":"degraded"}`, false},
+		{travelling{"webSocket", "send", "degraded"}, `{"event":"degraded","more":1}`, true},
 		{travelling{"webSocket", "send", "degraded"}, `{"event":"live"}`, true},
 		{travelling{"webSocket", "receive", "degraded"}, `{"event":"degraded"}`, true},
 		{travelling{"webSocket", "send", "CHAT_MESSAGE"}, `{"event":"CHAT_MESSAGE","seq":1,"data":` + asChat(said("d", "g", "x")) + `}`, false},
+		{travelling{"webSocket", "send", "CHAT_MESSAGE"}, `{"event":"CHAT_MESSAGE","seq":1,"data":` + strings.Replace(asChat(said("d", "g", "x")), "{", `{"more":1,`, 1) + `}`, false},
+		{travelling{"webSocket", "send", "CHAT_MESSAGE"}, `{"event":"CHAT_MESSAGE","seq":1,"more":1,"data":` + asChat(said("d", "g", "x")) + `}`, true},
 		{travelling{"webSocket", "send", "CHAT_MESSAGE"}, `{"event":"CHAT_MESSAGE","seq":1,"data":` + said("d", "g", "x") + `}`, true},
 		{travelling{"webSocket", "send", "CHAT_MESSAGE"}, `{"event":"CHAT_MESSAGE","seq":1,"data":` + strings.Replace(asChat(said("d", "g", "x")), `"muted":false,`, "", 1) + `}`, true},
 		{travelling{"webSocket", "send", "CHAT_MESSAGE"}, `{"event":"CHAT_MESSAGE","seq":0,"data":` + asChat(said("d", "g", "x")) + `}`, true},
@@ -240,13 +258,50 @@ func TestAContractNoticesWhatItDoesNotSay(t *testing.T) {
 		{travelling{"webSocket", "receive", "history"}, `{"event":"history","data":{"groupId":"g"}}`, true},
 		{travelling{"webSocket", "receive", "history"}, `{"event":"history","id":1,"data":{"groupId":"g","group":"h"}}`, true},
 		{travelling{"webSocket", "send", "error"}, `{"event":"error","error":{"code":"conflict","message":"a"}}`, true},
+		{travelling{"webSocket", "send", "ready"}, `{"event":"ready","data":{"session":"s","seq":1,"states":[` + aState + `}]}}`, false},
+		{travelling{"webSocket", "send", "ready"}, `{"event":"ready","data":{"session":"s","seq":1,"states":[` + aState + `,"more":1}]}}`, true},
+		{travelling{"socketIO", "send", "ack"}, `[{"seq":1,"state":` + aState + `}}]`, false},
+		{travelling{"socketIO", "send", "ack"}, `[{"seq":1,"state":` + aState + `,"more":1}}]`, true},
 		{travelling{"socketIO", "send", "MUTE_STATE"}, `[{"type":"MUTE_STATUS","dealerId":1,"groupId":"g","adminId":"a","muted":true},"7"]`, false},
 		{travelling{"socketIO", "send", "MUTE_STATE"}, `[{"type":"MUTE_STATUS","dealerId":1,"groupId":"g","adminId":"a","muted":true},7]`, true},
+		{travelling{"redisStream", "receive", "entry"}, `{"event":"{\"type\":\"MUTE_BOT\",\"dealerId\":1,\"groupId\":1,\"adminId\":1}"}`, false},
+		{travelling{"redisStream", "receive", "entry"}, `{"event":"{\"type\":\"MUTE_BOT\"}"}`, true},
 		{travelling{"redisChannel", "receive", "message"}, `{"type":"MUTE_BOT","dealerId":1,"groupId":"g"}`, true},
 	} {
 		if err := d.check(c.m, readJSON(t, []byte(c.payload)), nil); (err != nil) != c.wrong {
 			t.Errorf("%s %s: %v", c.m, c.payload, err)
 		}
+	}
+}
+
+// aState is a state of a chat, but for its end.
+const aState = `{"dealerId":"d","groupId":"g","seq":1,"muted":false,"open":true,"online":true,"unread":0`
+
+// What a tape has not had it knows, and where it was not had.
+func TestATapeKnowsWhichPropertiesItHasNotSeen(t *testing.T) {
+	r := newTape(t)
+	r.record("http", "receive", "one", []byte(inFull("MUTE_BOT", "g", "")), nil)
+	r.record("webSocket", "send", "ready", []byte(`{"event":"ready","data":{"session":"s","seq":1,"states":[`+aState+`}]}}`), nil)
+	unseen := r.unseen("")
+	for name, seen := range map[string]bool{
+		"receive one of http: MuteBot:muted":                 true,
+		"receive one of http: UnmuteBot:muted":               false,
+		"receive many of http: MuteBot:muted":                false,
+		"send ready of webSocket: data.states.unread":        true,
+		"send ready of webSocket: data.states.adminId":       false,
+		"send ready of webSocket: data.chats.chats.unread":   false,
+		"receive entry of redisStream: event.MuteBot:muted":  false,
+		"send event of natsChat: headers.Nats-Msg-Id":        false,
+		"receive handshake of webSocket: groupId":            false,
+		"receive CONNECT of socketIO: pid":                   false,
+		"send ack of socketIO: 0:data.History:events.0:data": false,
+	} {
+		if !slices.Contains(r.all, name) || slices.Contains(unseen, name) == seen {
+			t.Errorf("%s: seen is not %v", name, seen)
+		}
+	}
+	if slices.Contains(r.all, "send event of natsChatOfAll: groupId") {
+		t.Error("what is for all chats of a dealer has a groupId")
 	}
 }
 
@@ -263,6 +318,9 @@ func (d *contract) check(m travelling, payload any, headers map[string]any) erro
 		return fmt.Errorf("%s: %w", m, err)
 	}
 	if is.headers == nil {
+		if len(headers) > 0 {
+			return fmt.Errorf("%s: the document says nothing of the headers %v", m, headers)
+		}
 		return nil
 	}
 	if err := is.headers.Validate(headers); err != nil {
@@ -275,15 +333,18 @@ func (d *contract) check(m travelling, payload any, headers map[string]any) erro
 type tape struct {
 	t testing.TB
 	*contract
+	all []string // properties: allNames
 
 	mu    sync.Mutex
 	seen  map[travelling]int
+	named map[string]bool // of all, and what they are beside
 	codes map[string]bool // of errors, on sockets
 	types map[string]bool // of stored events
 }
 
 func newTape(t testing.TB) *tape {
-	return &tape{t: t, contract: readContract(t), seen: map[travelling]int{}, codes: map[string]bool{}, types: map[string]bool{}}
+	d := readContract(t)
+	return &tape{t: t, contract: d, all: d.allNames(), seen: map[travelling]int{}, named: map[string]bool{}, codes: map[string]bool{}, types: map[string]bool{}}
 }
 
 // record takes a message down.
@@ -306,6 +367,9 @@ func (r *tape) recordValue(m travelling, value any, headers map[string]any) {
 		r.t.Errorf("%v\nin %.600s %v", err, text, headers)
 	}
 	r.seen[m]++
+	if is := r.messages[m]; is != nil {
+		is.names(m, payloadAndHeaders{value, headers}, r.note)
+	}
 	if object, ok := value.(map[string]any); ok && m.channel == "natsChat" {
 		r.types[fmt.Sprint(object["type"])] = true
 	}
@@ -327,6 +391,7 @@ func (r *tape) has(m travelling) bool {
 // complete fails unless all that the document speaks of was seen.
 func (r *tape) complete() {
 	r.t.Helper()
+	r.hasAllNames()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var missing []string
