@@ -112,11 +112,20 @@ func (c *taped) read() {
 		if err != nil {
 			return
 		}
-		if !c.io {
-			c.frame(text)
-		} else if err := c.packet(string(text)); err != nil {
+		if string(text) != "2" {
+			c.hasCome(text)
+		} else if c.conn.Write(context.Background(), websocket.MessageText, []byte("3")) != nil {
 			return
 		}
+	}
+}
+
+// hasCome takes down what the server has sent.
+func (c *taped) hasCome(text []byte) {
+	if c.io {
+		c.packet(string(text))
+	} else {
+		c.frame(text)
 	}
 }
 
@@ -136,14 +145,14 @@ func (c *taped) hear(f tapedFrame) {
 	if f.code != "" {
 		c.tape.refusal(f.code)
 	}
-	c.got <- f
+	if c.got != nil {
+		c.got <- f
+	}
 }
 
 // packet takes a packet of Engine.IO down. The transport's own are not in the document.
-func (c *taped) packet(text string) error {
+func (c *taped) packet(text string) {
 	switch {
-	case text == "2":
-		return c.conn.Write(context.Background(), websocket.MessageText, []byte("3"))
 	case strings.HasPrefix(text, "40"), strings.HasPrefix(text, "44"):
 		name := map[byte]string{'0': "CONNECT", '4': "CONNECT_ERROR"}[text[1]]
 		c.tape.record("socketIO", "send", name, []byte(text[2:]), nil)
@@ -168,7 +177,6 @@ func (c *taped) packet(text string) error {
 		}
 		c.hear(f)
 	}
-	return nil
 }
 
 func (c *taped) emitted(text string) {
