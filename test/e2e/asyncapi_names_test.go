@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/telle-ai/event-router/internal/testkit"
 )
 
 // closeObjects closes all objects that a document describes, so that they may have no fields
@@ -200,6 +202,13 @@ func (r *tape) unseen(channel string) []string {
 	return slices.DeleteFunc(slices.Clone(r.all), func(name string) bool {
 		return r.named[name] || !strings.Contains(name, " of "+channel)
 	})
+}
+
+// eventually waits until what is to be seen has been, or the test has failed: what is wrong may
+// never be seen.
+func (r *tape) eventually(t testing.TB, what string, seen func() bool) {
+	t.Helper()
+	testkit.Eventually(t, what, func() bool { return seen() || r.t.Failed() })
 }
 
 // hasAllNames fails unless each property that the document names was seen in the message in

@@ -188,7 +188,7 @@ func (s *session) seesChats(t *testing.T, io bool, group string) {
 	if io {
 		first, told = "CONNECT", []string{"send chats of socketIO: chats.adminId", "send ack of socketIO: 0:data.Chats:chats.adminId"}
 	}
-	testkit.Eventually(t, "an admin who is told who has a chat", func() bool {
+	s.tape.eventually(t, "an admin who is told who has a chat", func() bool {
 		c := s.tape.enter(t, io, s.routers[1], as("role", "admin", "dealerId", "d1"))
 		c.hears(first)
 		c.asks("chats", `{"groupIds":["`+group+`",7]}`)
@@ -301,7 +301,7 @@ func (s *session) fromRedis(t *testing.T) {
 
 // gap breaks the bridge's link to Redis, and then again, and ends all within that.
 func (s *session) gap(t *testing.T) {
-	testkit.Eventually(t, "all else that the document names", func() bool {
+	s.tape.eventually(t, "all else that the document names", func() bool {
 		return len(s.tape.unseen("")) == len(s.tape.unseen("natsGap"))
 	})
 	s.redis.Restart()
@@ -312,7 +312,7 @@ func (s *session) gap(t *testing.T) {
 		return status == http.StatusServiceUnavailable
 	})
 	s.terminate()
-	testkit.Eventually(t, "all that the document names", func() bool { return len(s.tape.unseen("")) == 0 })
+	s.tape.eventually(t, "all that the document names", func() bool { return len(s.tape.unseen("")) == 0 })
 }
 
 // fromNATS publishes as anybody may, and asks who is there.
@@ -330,7 +330,7 @@ func (s *session) fromNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.hears("CHAT_MESSAGE")
-	testkit.Eventually(t, "somebody to be there", func() bool {
+	s.tape.eventually(t, "somebody to be there", func() bool {
 		answer, err := s.spy.Request("telle.presence.d1", nil, 10*time.Second)
 		if err != nil {
 			t.Fatal(err)
