@@ -93,7 +93,10 @@ type folded struct {
 	changed bool
 }
 
-var errEmptied = errors.New("the bucket is not as it was left: its states are folded anew")
+var (
+	errEmptied = errors.New("the bucket is not as it was left: its states are folded anew")
+	errMarked  = errors.New("somebody else has written how far the states in the bucket are")
+)
 
 func (f *fold) run(ctx context.Context) error {
 	if err := f.begin(ctx); err != nil {
@@ -321,10 +324,13 @@ func (f *fold) check(ctx context.Context) error {
 	if _, err := f.readMark(ctx); err != nil {
 		return err
 	}
-	if f.rev != was {
+	switch f.rev {
+	case was:
+		return nil
+	case 0:
 		return errEmptied
 	}
-	return nil
+	return errMarked
 }
 
 // refused returns why something could not be kept: a bucket that was emptied refuses it as

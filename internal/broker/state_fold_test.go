@@ -231,6 +231,24 @@ func TestARebuildIsNoReasonToWarn(t *testing.T) {
 	}
 }
 
+// Also while no event comes, and whatever the mark says.
+func TestWhoeverWritesTheMarkIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	b, c := runReady(t, s.ClientURL()), connect(t, s)
+	b.fold(t)
+	c.happen(t, 1, 50)
+	c.awaitFolded(t, b)
+	if _, err := c.JetStream.Publish(t.Context(), "$KV."+StateBucket+"."+stateMarkKey, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "a warning", func() bool {
+		return strings.Contains(b.out.String(), "level=WARN") && strings.Contains(b.out.String(), errMarked.Error())
+	})
+	c.happen(t, 1, 50)
+	b.wantFolded(t, c, 1)
+}
+
 func TestOnlyWhatIsRefusedAsUnexpectedTellsOfAnEmptyBucket(t *testing.T) {
 	t.Parallel()
 	b := runReady(t, startServer(t).ClientURL())

@@ -41,7 +41,7 @@ func NewBridge(cfg BridgeConfig, version string, log *slog.Logger) (*Bridge, err
 		MaxEvent:  cfg.Sockets.MaxMessageBytes,
 		MaxDepth:  cfg.Limits.MaxJSONDepth,
 		Timeout:   cfg.Sockets.PublishTimeout,
-		Authorize: authorize(n.auth),
+		Authorize: authorize(n.auth, n.sockets.AllowsOrigin),
 	}, n.stream())
 	n.public.Handle("/v1/events", posted)
 	b.measure(posted)
@@ -105,9 +105,13 @@ func (b *Bridge) runOut(ctx context.Context) error {
 // ends.
 func (b *Bridge) WaitReady(ctx context.Context) error { return b.node.waitReady(ctx) }
 
-// authorize lets clients post events, each for its dealers.
-func authorize(who socket.Authenticator) source.Authorize {
+// authorize lets clients post events, each for its dealers. A page may post text from any
+// site without being asked first.
+func authorize(who socket.Authenticator, allows func(*http.Request) bool) source.Authorize {
 	return func(r *http.Request) (func(*events.Event) error, error) {
+		if !allows(r) {
+			return nil, forbiddenPost{errors.New("pages of this origin may not post here")}
+		}
 		id, err := who.Identify(r.Context(), auth.HandshakeOf(r))
 		if errors.Is(err, auth.ErrForbidden) {
 			return nil, forbiddenPost{err}

@@ -28,7 +28,7 @@ func (s *Server) ServeSocketIO(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveEngineIO(w http.ResponseWriter, r *http.Request) error {
-	if !s.allowsOrigin(r) {
+	if !s.AllowsOrigin(r) {
 		return socketio.Forbidden
 	}
 	allowCrossOrigin(w, r)
@@ -99,9 +99,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	http.Error(w, err.Error(), status)
 }
 
-// allowsOrigin reports whether a web page may connect, by the rules that hold for
+// AllowsOrigin reports whether a web page may ask for something, by the rules that hold for
 // plain WebSockets.
-func (s *Server) allowsOrigin(r *http.Request) bool {
+func (s *Server) AllowsOrigin(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	// Identity comes from tokens, never from cookies: any page may show its own.
 	allowed := origin == "" || slices.Contains(s.cfg.Origins, "*") || s.isAllowed(origin, r)

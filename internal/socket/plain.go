@@ -51,6 +51,7 @@ func (c *plain) serve() {
 		return
 	}
 	if err := c.joinFirst(); err != nil {
+		c.notLetIn(err)
 		c.hub.End(hub.Unavailable, unreachable.Message)
 		c.leave()
 		return

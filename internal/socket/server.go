@@ -165,7 +165,7 @@ func (s *Server) ServeWebSocket(w http.ResponseWriter, r *http.Request) {
 
 // serveWebSocket returns an error before the upgrade.
 func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
-	if !s.allowsOrigin(r) {
+	if !s.AllowsOrigin(r) {
 		return socketio.Forbidden
 	}
 	if err := s.cfg.Ready(); err != nil {

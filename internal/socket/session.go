@@ -98,6 +98,11 @@ func (c *session) mayJoin(to subjects.Conversation) bool {
 	return false
 }
 
+// notLetIn notes why a session cannot begin. Its client is told no more than that.
+func (c *session) notLetIn(why error) {
+	c.server.cfg.Log.Debug("a session cannot begin", "session", c.hub.ID(), "error", why)
+}
+
 func (c *session) log() {
 	c.server.cfg.Log.Debug("session ended", "session", c.hub.ID(), "role", c.identity.Role, "reason", c.hub.Reason().String())
 }

@@ -186,6 +186,7 @@ func (e *engine) connect(data json.RawMessage) error {
 	case errors.Is(err, ErrTaken):
 		e.end(hub.Gone, "")
 	case err != nil:
+		c.notLetIn(err)
 		e.end(hub.Unavailable, unreachable.Message)
 	}
 	c.expireInTime()

@@ -425,7 +425,7 @@ func TestWhoReadsWaitsForWhoIsTold(t *testing.T) {
 			for range 3 * mostTold {
 				in.push(func() { time.Sleep(time.Second); told.Add(1) })
 				read.Add(1)
-				in.wait(t.Context(), func(int) bool { return false })
+				in.wait(t.Context(), func() bool { return false })
 			}
 			in.close()
 		}()
@@ -602,30 +602,6 @@ func TestWhoseChatsAnAdminFollowsTheTokenSays(t *testing.T) {
 				t.Errorf("got %q, want %q", got, want)
 			}
 		})
-	}
-}
-
-// An answer that is long in coming is no reason to take in all there is.
-func TestWhoWaitsForAnAnswerDoesNotReadOnForEver(t *testing.T) {
-	c, err := New(Config{URL: "http://router.test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.status = Live
-	if c.isWaitedFor(mostTold) {
-		t.Error("nobody waits")
-	}
-	if _, err := c.enqueue("history", nil); err != nil {
-		t.Fatal(err)
-	}
-	if !c.isWaitedFor(mostHurried) {
-		t.Error("what is not sent yet may wait for what is not read yet")
-	}
-	if call := c.nextCall(); call == nil {
-		t.Fatal("it is not sent")
-	}
-	if !c.isWaitedFor(mostHurried-1) || c.isWaitedFor(mostHurried) {
-		t.Error("what is sent is waited for up to a bound, and no further")
 	}
 }
 

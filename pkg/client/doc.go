@@ -9,7 +9,8 @@
 //
 //   - [Config.OnEvent] and the other functions are called one at a time, in the order in
 //     which things happened. While they take their time, nothing more is read than a
-//     bounded number of events: the router waits. They may call all methods.
+//     bounded number of events, but while an answer is awaited: the router waits. They
+//     may call all methods.
 //   - A connection that is dead is noticed within 40 s, also by who only listens.
 //   - An event that is sent has an id, "messageId", if it has none of its own. If the
 //     connection breaks before it is answered it is sent again, and the stream keeps one

@@ -40,10 +40,9 @@ func (in *inbox) close() {
 	poke(in.more)
 }
 
-// wait returns when there is room, or hurried says that there is no waiting with so much
-// to be told.
-func (in *inbox) wait(ctx context.Context, hurried func(told int) bool) {
-	for n := in.length(); n >= mostTold && !hurried(n); n = in.length() {
+// wait returns when there is room, or hurried says that there is no waiting.
+func (in *inbox) wait(ctx context.Context, hurried func() bool) {
+	for in.full() && !hurried() {
 		select {
 		case <-in.room:
 		case <-ctx.Done():
@@ -52,10 +51,10 @@ func (in *inbox) wait(ctx context.Context, hurried func(told int) bool) {
 	}
 }
 
-func (in *inbox) length() int {
+func (in *inbox) full() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return len(in.calls)
+	return len(in.calls) >= mostTold
 }
 
 // run tells, until ctx ends or the inbox is closed and empty.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 const (
 	silence = 30 * time.Second // in which the router has said nothing: it is asked whether it is there
+	spread  = 5 * time.Second  // of that: some ask so much sooner
 	proof   = 10 * time.Second // that the answer may take
 )
 
@@ -47,15 +49,17 @@ func (p *pulse) silent() time.Duration {
 	return time.Since(p.heard)
 }
 
-// watch closes the connection when the router does not answer any more.
-func (p *pulse) watch(ctx context.Context, conn *websocket.Conn) {
-	for pause(ctx, silence-p.silent()) {
-		if p.silent() < silence {
+// watch closes the connection when the router does not answer any more. While it has been
+// asked something, which may be long, that will tell.
+func (p *pulse) watch(ctx context.Context, conn *websocket.Conn, asks func() bool) {
+	most := silence - time.Duration(rand.Float64()*float64(spread)) // or all would ask in the moment after a word to all
+	for pause(ctx, most-p.silent()) {
+		if p.silent() < most {
 			continue
 		}
-		if isThere(ctx, conn) {
+		if asks() || isThere(ctx, conn) {
 			p.beat()
-		} else if ctx.Err() == nil && p.silent() >= silence {
+		} else if ctx.Err() == nil && p.silent() >= most {
 			_ = conn.CloseNow() // why it ended, the read tells
 			return
 		}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -12,7 +13,7 @@ func inBubble(t *testing.T, f func(t *testing.T, r *router, p *peer, c *running)
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRouterInBubble(t)
-		c := run(t, Config{URL: r.url, HTTPClient: r.client, OnEvent: func(e Event) {
+		c := run(t, Config{URL: r.url, HTTPClient: r.client, Timeout: 10 * time.Minute, OnEvent: func(e Event) {
 			for _, f := range onEvent {
 				f(e)
 			}
@@ -23,15 +24,16 @@ func inBubble(t *testing.T, f func(t *testing.T, r *router, p *peer, c *running)
 	})
 }
 
-// isGivenUp fails unless the client connects anew when so long has passed.
+// isGivenUp fails unless the client connects anew within a spread that ends when so long has
+// passed.
 func (r *router) isGivenUp(after time.Duration) (p *peer) {
 	r.t.Helper()
-	time.Sleep(after - time.Second)
+	time.Sleep(after - spread - time.Second)
 	synctest.Wait()
 	if len(r.peers) > 0 {
 		r.t.Fatal("the connection was given up too early")
 	}
-	time.Sleep(2 * time.Second)
+	time.Sleep(spread + 2*time.Second)
 	synctest.Wait()
 	if len(r.peers) == 0 {
 		r.t.Fatal("the connection is still used")
@@ -62,13 +64,46 @@ func TestWhatIsHeardShowsThatTheRouterIsThere(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *router, p *peer, _ *running) {
 				r.gone.Store(true)
 				for range 10 {
-					time.Sleep(silence - time.Second)
+					time.Sleep(silence - spread - time.Second)
 					says(p)
 				}
 				r.isGivenUp(silence + proof)
 			})
 		})
 	}
+}
+
+// What comes while the router is asked shows that it is there, too.
+func TestWhatComesInsteadOfAnAnswerShowsThatTheRouterIsThere(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *router, p *peer, _ *running) {
+		r.gone.Store(true)
+		time.Sleep(silence + proof/4)
+		p.says(event(101, "g1"))
+		r.isGivenUp(silence + proof)
+	})
+}
+
+// A page that takes minutes is no silence: its own timeout counts.
+func TestWhileAnAnswerIsDueNothingElseIsAsked(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *router, p *peer, c *running) {
+		r.gone.Store(true)
+		read := make(chan error, 1)
+		go func() {
+			_, err := c.History(context.Background(), g1, 0, 0)
+			read <- err
+		}()
+		f := p.next()
+		time.Sleep(9 * time.Minute)
+		synctest.Wait()
+		if len(r.peers) > 0 {
+			t.Fatal("the connection was given up")
+		}
+		p.says(fmt.Sprintf(`{"event":"ack","id":%d,"data":{"events":[]}}`, f.ID))
+		if err := <-read; err != nil {
+			t.Error(err)
+		}
+		r.isGivenUp(silence + proof)
+	})
 }
 
 // As long as the user takes his time nothing is read, the answer to a ping neither.

@@ -227,16 +227,18 @@ func (c *Client) waiting() (n int) {
 	return n
 }
 
-// mostHurried is how much an inbox may hold while an answer is to come. Past it the router
-// waits, and whoever waits for the answer does not for longer than [Config.Timeout].
-const mostHurried = 10 * mostTold
-
-// isWaitedFor reports whether an answer is to come without which what is in the inbox, so
-// many, might never be told. What is not sent yet has no timeout.
-func (c *Client) isWaitedFor(told int) bool {
+// isWaitedFor reports whether somebody waits for an answer.
+func (c *Client) isWaitedFor() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.calls) > 0 && (told < mostHurried || c.waiting() > 0)
+	return len(c.calls) > 0
+}
+
+// asks reports whether an answer is due. If none comes, that is noticed by itself.
+func (c *Client) asks() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.calls) > c.waiting()
 }
 
 func (c *Client) giveUp(call *call) {

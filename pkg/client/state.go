@@ -17,7 +17,8 @@ import (
 // 10,000 chats those that are quiet are forgotten sooner or later, unless they are muted.
 //
 // Customers and services see neither who comes and goes nor what is read: for them only
-// who has the chat, and whether it is open, can be relied upon.
+// who has the chat, and whether it is open, can be relied upon; the latter not of a chat that
+// was forgotten.
 func (c *Client) State(of subjects.Conversation) (s events.State, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -95,6 +95,7 @@ const DRAIN = 1012, LIMIT = 4429;
 
 const HANDSHAKE = 15_000; // ms until "ready"
 const SILENCE = 30_000; // ms in which the router has said nothing: it is asked whether it is there
+const SPREAD = 5_000; // ms that some ask sooner, or all would in the moment after a word to all
 const PROOF = 10_000; // ms that the answer to that may take
 const STEADY = 5_000; // ms: a connection that lasts for less does not count as mended
 const REMEMBERED = 100_000; // ms: the stream knows a double for 2 minutes
@@ -130,6 +131,7 @@ class Telle {
 	#patience = null; // timer of the handshake
 	#renewal = null; // timer of the next token
 	#watching = null; // timer of the next look whether the router is there
+	#silence = SILENCE - Math.random() * SPREAD;
 	#readyAt = 0;
 	#heardAt = 0;
 	#beginning = false; // what "ready" brings about is under way: nothing else is sent yet
@@ -385,9 +387,9 @@ class Telle {
 
 	/** Looks now and then whether the router has said something: that a connection is dead, nobody tells for minutes. */
 	#watch() {
-		const silent = Math.max(0, Date.now() - this.#heardAt); // clocks are set back, too
-		if (silent >= SILENCE) this.#probe();
-		this.#watching = setTimeout(() => this.#watch(), silent < SILENCE ? SILENCE - silent : SILENCE);
+		const silent = performance.now() - this.#heardAt; // no clock that is set
+		if (silent >= this.#silence) this.#probe();
+		this.#watching = setTimeout(() => this.#watch(), silent < this.#silence ? this.#silence - silent : this.#silence);
 	}
 
 	/** Asks the router whether it is there. If it does not answer, the connection is given up. */
@@ -431,7 +433,7 @@ class Telle {
 	// What comes.
 
 	#take(text) {
-		this.#heardAt = Date.now();
+		this.#heardAt = performance.now();
 		let frame;
 		try {
 			frame = parse(text);
@@ -672,7 +674,7 @@ class Telle {
 
 	#waiting() {
 		let n = 0;
-		for (const call of this.#calls.values()) n += !call.flying;
+		for (const call of this.#calls.values()) n += !call.flying && !call.again;
 		return n;
 	}
 
@@ -716,7 +718,7 @@ class Telle {
 	/** A router that lives answers sooner, if only that it cannot; or it is still busy with what was asked before. */
 	#overdue(call) {
 		this.#reject(call, {code: "timeout", message: "no answer came in time: it may be stored"});
-		if (Date.now() - this.#heardAt >= call.timeout) this.#drop("no answer");
+		if (performance.now() - this.#heardAt >= call.timeout) this.#drop("no answer");
 	}
 
 	#answered({id, seq, state, data}) {

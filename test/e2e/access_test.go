@@ -133,3 +133,24 @@ func checkOrigin(t *testing.T, to *program, origin string, allowed bool) {
 		t.Errorf("origin %q is refused with %v, %v", origin, resp, err)
 	}
 }
+
+// checkPostOrigin checks whether a page may post a message of a bot.
+func checkPostOrigin(t *testing.T, to *program, origin string, allowed bool) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+to.public+"/v1/events?role=service", strings.NewReader(said("d1", "g1", "by a page")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "text/plain") // for which no page has to ask first
+	if origin != "" {
+		req.Header.Set("Origin", origin)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if want := map[bool]int{true: http.StatusOK, false: http.StatusForbidden}[allowed]; resp.StatusCode != want {
+		t.Errorf("a post from origin %q is answered %d, want %d", origin, resp.StatusCode, want)
+	}
+}

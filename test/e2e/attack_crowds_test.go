@@ -208,7 +208,7 @@ func (a *target) tcp(to *program, text string) net.Conn {
 		a.t.Fatal(err)
 	}
 	a.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(patienceThen / 2 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patienceThen * 3 / 5 * time.Second))
 	_, _ = io.WriteString(conn, text) // the server may have hung up before it has taken all
 	return conn
 }

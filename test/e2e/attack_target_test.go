@@ -118,7 +118,7 @@ func startTarget(t *testing.T) *target {
 		"--max-waiting", fmt.Sprint(mostWaiting), "--queue-bytes", "100000", "--slow-timeout", "1s", "--write-timeout", "1h")
 	a.direct = a.start("router", "--max-sockets-per-address", fmt.Sprint(mostPerHome), "--trusted-proxies", "192.0.2.0/24",
 		"--queue-bytes", "100000", "--slow-timeout", "1s", "--write-timeout", "1h")
-	a.impatient = a.start("router", "--handshake-timeout", "2s", "--ping-interval", "100ms", "--ping-timeout", "3s", "--write-timeout", "1s",
+	a.impatient = a.start("router", "--handshake-timeout", "4s", "--ping-interval", "100ms", "--ping-timeout", "6s", "--write-timeout", "1s",
 		"--jwt-leeway", "0s", "--expiry-warning", "10s", "--max-frame-rate", "100") // pongs count
 	for _, p := range a.programs {
 		p.ready()

@@ -323,7 +323,7 @@ func wideNames() (rows []attack) {
 // expiredTokens are those of clients that stay longer, or come back.
 func expiredTokens() (rows []attack) {
 	stays := func(a *target, w way) (token string, end refusal) {
-		token = a.token("customer", "groupId", "g1", "exp", time.Now().Add(3*time.Second).Unix())
+		token = a.token("customer", "groupId", "g1", "exp", time.Now().Add(6*time.Second).Unix())
 		p := a.enters(w, visit{to: a.impatient, token: token})
 		end = p.ends()
 		if len(p.before) == 0 || p.before[0].event != "expiring" {

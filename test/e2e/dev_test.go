@@ -96,6 +96,9 @@ func TestDevLetsOnlyPagesOfThisMachineIn(t *testing.T) {
 				"null":                        false, // a file
 			} {
 				checkOrigin(t, to, origin, allowed)
+				if to == d.bridge {
+					checkPostOrigin(t, to, origin, allowed)
+				}
 			}
 		}
 	}

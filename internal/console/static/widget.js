@@ -249,7 +249,7 @@ textarea { flex: 1; min-width: 0; resize: none; padding: 6px 8px; }
 		}
 
 		tellState(state, about) {
-			if (state === "offline" && about.code === 4401) { // also the next token may be refused
+			if (state === "offline" && about.code === 4401 && !this.joined) { // also the next token may be refused
 				report(new Error(about.reason || "the token is refused"));
 				return this.show(unavailable, true);
 			}

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import {test} from "node:test";
 
 import {connect, pause} from "../telle.js";
-import {chatMessage, play, says, settled, tick} from "./fake.js";
+import {chatMessage, play, says, setClock, settled, tick} from "./fake.js";
 
 test("the address is made from what a page knows", async (t) => {
 	for (const [url, want] of [
@@ -302,6 +302,7 @@ test("a page that nobody looks at waits", async (t) => {
 });
 
 test("a router that says nothing is asked whether it is there, and given up if it does not answer", async (t) => {
+	t.mock.method(Math, "random", () => 0);
 	const {chat, sockets} = await play(t);
 	sockets[0].ready();
 	tick(29_999);
@@ -321,6 +322,33 @@ test("a router that says nothing is asked whether it is there, and given up if i
 	tick(1);
 	assert.equal(chat.state, "offline");
 	assert.ok(sockets[0].closed);
+});
+
+test("clients ask at times of their own, and a clock that is set back changes nothing", async (t) => {
+	t.mock.method(Math, "random", () => 0.99);
+	const {chat, sockets} = await play(t);
+	sockets[0].ready();
+	sockets[0].there = false;
+	setClock(1_700_000_000_000);
+	tick(25_049);
+	assert.equal(sockets[0].pings.length, 0);
+	tick(1);
+	assert.equal(sockets[0].pings.length, 1);
+	tick(10_000);
+	assert.equal(chat.state, "offline");
+});
+
+test("a question whether the router is there takes no place of what waits", async (t) => {
+	const {chat, sockets} = await play(t, {queue: 1});
+	sockets[0].ready();
+	sockets[0].there = false;
+	tick(30_000);
+	assert.equal(sockets[0].pings.length, 1);
+	sockets[0].ends();
+	let refused;
+	chat.send("customer_message", says("waits")).catch(({code}) => { refused = code; });
+	await settled();
+	assert.equal(refused, undefined);
 });
 
 test("what comes instead of an answer shows that the router is there", async (t) => {

@@ -8,12 +8,15 @@ let clock;
 /** Lets time pass. */
 export const tick = (ms) => clock.tick(ms);
 
+/** Sets the clock: no time passes. */
+export const setClock = (ms) => clock.setSystemTime(ms);
+
 /** Lets what waits for promises run. */
 export const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Connects a client to a faked router. `sockets` are its connections, `heard` what it has emitted. */
 export async function play(t, options = {}) {
-	clock = FakeTimers.install({now: 1_800_000_000_000, toFake: ["setTimeout", "clearTimeout", "Date"]});
+	clock = FakeTimers.install({now: 1_800_000_000_000, toFake: ["performance", "setTimeout", "clearTimeout", "Date"]});
 	t.after(() => clock.uninstall());
 	const sockets = [];
 	class Socket {

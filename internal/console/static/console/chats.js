@@ -5,6 +5,9 @@ import { chatKey } from "/sdk/telle.js";
 
 const keyOf = (state) => chatKey(state.dealerId, state.groupId);
 
+/** When the stream had the last activity of a chat of which nothing was heard here. */
+const at = (state) => Date.parse(state.lastActivity) || 0;
+
 const filters = {
 	open: (state) => state.open,
 	unread: (state) => state.unread > 0,
@@ -60,7 +63,7 @@ export class Chats {
 		return this.states
 			.filter((s) => filter(s, this.me) || keyOf(s) === this.selected || this.unsent(keyOf(s)) > 0)
 			.filter((s) => `${s.groupId} ${s.adminId ?? ""} ${this.several ? s.dealerId : ""}`.toLowerCase().includes(words))
-			.sort((a, b) => this.latest(keyOf(b)) - this.latest(keyOf(a)));
+			.sort((a, b) => (this.latest(keyOf(b)) ?? 0) - (this.latest(keyOf(a)) ?? 0) || at(b) - at(a) || b.seq - a.seq);
 	}
 
 	show() {

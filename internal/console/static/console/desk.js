@@ -61,7 +61,7 @@ export class Desk {
 		this.tell = tell;
 		this.opened = new Map(); // key -> Conversation, latest opened last
 		this.more = new Map(); // dealer -> whether it has chats that were not listed
-		this.latest = new Map(); // key -> sequence of the last activity that is known: no clock has a say in it
+		this.latest = new Map(); // key -> sequence of the last activity that was heard here: the clock here has no say in it
 		this.mine = new Set(); // keys of the chats that this admin has
 		this.loss = null; // of one of them, while nobody has said who has done it
 		this.recalled = new Set(); // keys of those that were not listed, and are followed all the same
@@ -99,7 +99,6 @@ export class Desk {
 			this.listed(); // it may be that a list will not come
 		});
 		on("states", (key, state) => {
-			if (!this.latest.has(key)) this.latest.set(key, state.seq);
 			this.watch(key, state);
 			this.tell("chats");
 		});
@@ -210,7 +209,7 @@ export class Desk {
 	/** What was missed cannot be told event by event: read again what is open. */
 	reload() {
 		for (const c of this.opened.values()) c.forget();
-		this.latest = new Map([...this.chat.chats].map(([key, { seq }]) => [key, seq]));
+		this.latest.clear();
 		for (const key of this.mine) if (!this.chat.chats.has(key)) this.mine.delete(key); // whoever has it now has not taken it from here
 		this.tell("conversation");
 	}

@@ -26,15 +26,20 @@ function identity(auth, { dealer, admin, token }) {
 /** "a1 of d1" */
 export const named = ({ adminId, dealers }) => `${adminId} of ${dealers.join(", ")}`;
 
-/** Whether a link signs in: somebody else who is signed in here is asked. */
+/** Whether a link signs in. Somebody else who is signed in here is asked, and stays so if the link is none. */
 function agreed(auth, link, before) {
-	let now, then;
-	try {
-		[now, then] = [link, before].map((said) => named(identity(auth, said)));
-	} catch {
-		return true; // the form says what is wrong
-	}
-	return now === then || confirm(`You are signed in as ${then}. The link signs in as ${now}. Sign in as ${now}?`);
+	const nameOf = (said) => {
+		try {
+			return named(identity(auth, said));
+		} catch {
+			return null;
+		}
+	};
+	const [now, then] = [link, before].map(nameOf);
+	if (then === null || now === then) return true; // if it is wrong, the form says how
+	if (now !== null) return confirm(`You are signed in as ${then}. The link signs in as ${now}. Sign in as ${now}?`);
+	alert(`The link signs nobody in. You are still signed in as ${then}.`);
+	return false;
 }
 
 /** What stands behind the address, which must not stay there: it may be a token. */
