@@ -208,6 +208,10 @@ async function withTokens(world) {
 	};
 	const other = await world.ask("token", "admin", dealer, "a2");
 	await follow(other, false, "a1");
+	world.answers.push(true);
+	await page.evaluate(() => { location.hash = "token=nonsense"; });
+	await becomes("the page to say that it is no link", async () => world.asked.splice(0), ["The link signs nobody in. You are still signed in as a1 of jwt."]);
+	await a1.health("live");
 	await follow(other, true, "a2");
 	await becomes("that to be read out", () => page.locator("#announce").textContent(), "Signed in as a2 of jwt, by the link");
 
@@ -296,6 +300,18 @@ async function onADealersOwnSite(world) {
 	assert.equal(await site.locator("#telle-chat .all").evaluate((e) => getComputedStyle(e).position), "fixed");
 	assert.equal(await site.locator("#telle-chat .panel").evaluate((e) => getComputedStyle(e).backgroundColor), "rgb(26, 30, 37)");
 	await world.picture("dealer");
+
+	// Without a network there is no token to be had either: what is written waits all the same.
+	let asked = 0;
+	await site.route("**/token", (route) => { asked++; return route.abort(); });
+	g.end(1001, "");
+	await until("the widget to ask for a token again and again", async () => asked >= 3 || asked);
+	await becomes("it to say what becomes of a message", () => site.locator("#telle-chat .state").textContent(), "No connection. What you write is sent when it is back.");
+	await say("And now?");
+	await site.unroute("**/token");
+	await a1.sees("And now?");
+	await state("");
+	await world.complained("/token does not answer");
 
 	// What ends for good can be begun anew, and what was not stored is not left unasked.
 	g.deaf = true;

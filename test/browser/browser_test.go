@@ -26,7 +26,7 @@ func TestBrowser(t *testing.T) {
 	}
 	for _, name := range []string{
 		"a customer and two admins", "one of two has the chat", "what is taken away", "the next admin", "markup is text", "a long conversation",
-		"many chats", "by keyboard alone", "no accessibility fault", "with tokens", "on a dealer's own site", "a router is killed", "NATS is stopped", "what was missed is gone",
+		"the order of chats", "many chats", "by keyboard alone", "no accessibility fault", "with tokens", "on a dealer's own site", "a router is killed", "NATS is stopped", "what was missed is gone",
 	} {
 		t.Run(name, func(t *testing.T) { d.play(t, name) })
 	}

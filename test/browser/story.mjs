@@ -339,7 +339,21 @@ async function theNextAdmin(world) {
 	await world.leave(a1.page, false);
 }
 
+/** That a chat was read is no activity: it stays where it is, also for who comes later. */
+async function theOrderOfChats(world) {
+	const dealer = "order";
+	for (const group of ["g1", "g2", "g3"]) await world.bot(dealer, group, "hello", "customer");
+	const a1 = await world.admin(0, dealer, "a1");
+	const inOrder = (of) => becomes("the chats to be in order", () => of.names(), ["g3", "g2", "g1"]);
+	await inOrder(a1);
+	await a1.select("g1");
+	await a1.marks("g1", /^g1, offline$/);
+	await inOrder(a1);
+	await inOrder(await world.admin(0, dealer, "a2"));
+}
+
 export const scenarios = {
+	"the order of chats": theOrderOfChats,
 	"the next admin": theNextAdmin,
 	"a customer and two admins": aCustomerAndTwoAdmins,
 	"one of two has the chat": oneOfTwoHasTheChat,

@@ -410,7 +410,7 @@ func (a *target) atOnce(method string) refusal {
 		if _, body := a.ask(ctx, visit{to: a.routers[0]}, http.MethodGet, query+sid, nil); !strings.Contains(body, `"code":1`) {
 			return refusal{"not ended", body}
 		}
-		if one.what == "HTTP 400" {
+		if strings.Contains(one.text, `"code":3`) { // the other one's session may have ended meanwhile
 			return one
 		}
 		return other
