@@ -21,9 +21,9 @@ build: ## build the binaries into bin
 		./cmd/router ./cmd/bridge ./cmd/telle
 
 .PHONY: test
-# The longest package comes first, so that the others run beside it. Tests that are parallel mostly wait: -parallel.
+# The longest package comes first, so that the others run beside it.
 test: deps ## run all tests under the race detector, and those that count allocations without it
-	go test -race -count=1 -parallel 4 -timeout 15m ./test/e2e ./...
+	go test -race -count=1 -timeout 15m ./test/e2e ./...
 	go test -count=1 -run Allocates ./internal/hub ./internal/socket
 
 .PHONY: faults

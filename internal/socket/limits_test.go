@@ -302,7 +302,17 @@ func TestASessionFollowsNoMoreThanAllowed(t *testing.T) {
 // Where too many wait to be let in, the one goes that has waited longest.
 func TestWhoWaitsLongestGoesWhenTooManyWait(t *testing.T) {
 	w := limited(t, Limits{Waiting: 2})
-	first, second := w.page("websocket", customer), w.page("websocket", customer)
+	comes := func(waiting int) *page { // the first packet may be there before its engine waits
+		p := w.page("websocket", customer)
+		testkit.Eventually(t, "it to wait", func() bool {
+			q := w.processes[0].queue
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			return q.all.Len() == waiting
+		})
+		return p
+	}
+	first, second := comes(1), comes(2)
 	w.page("websocket", customer)
 	first.isClosed(hub.Limit)
 	w.met(limitWaiting, 1)
