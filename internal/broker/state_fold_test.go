@@ -22,6 +22,18 @@ import (
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
+// folding runs a bridge, on a server of its own, which has folded events of so many chats
+// and goes on until stop.
+func folding(t testing.TB, chats, events int) (b *running, c third, stop func()) {
+	t.Helper()
+	s := startServer(t)
+	b, c = runReady(t, s.ClientURL()), connect(t, s)
+	stop = b.fold(t)
+	c.happen(t, chats, events)
+	c.awaitFolded(t, b)
+	return b, c, stop
+}
+
 // wantFolded waits until all is folded, and checks snapshots and what is read.
 func (r *running) wantFolded(t testing.TB, c third, chats int) {
 	t.Helper()
@@ -214,11 +226,7 @@ func TestARebuildIsNoReasonToWarn(t *testing.T) {
 	for name, next := range map[string]int{"while events come": 50, "while none come": 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := startServer(t)
-			b, c := runReady(t, s.ClientURL()), connect(t, s)
-			b.fold(t)
-			c.happen(t, 5, 50)
-			c.awaitFolded(t, b)
+			b, c, _ := folding(t, 5, 50)
 			if _, err := b.states.throwAway(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -234,11 +242,7 @@ func TestARebuildIsNoReasonToWarn(t *testing.T) {
 // Also while no event comes, and whatever the mark says.
 func TestWhoeverWritesTheMarkIsWarnedOf(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	b, c := runReady(t, s.ClientURL()), connect(t, s)
-	b.fold(t)
-	c.happen(t, 1, 50)
-	c.awaitFolded(t, b)
+	b, c, _ := folding(t, 1, 50)
 	if _, err := c.JetStream.Publish(t.Context(), "$KV."+StateBucket+"."+stateMarkKey, []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
@@ -266,11 +270,7 @@ func TestOnlyWhatIsRefusedAsUnexpectedTellsOfAnEmptyBucket(t *testing.T) {
 // Somebody writes into the bucket, who should not.
 func TestWhoeverPutsStatesBesideTheBridgeIsWarnedOf(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	b, c := runReady(t, s.ClientURL()), connect(t, s)
-	b.fold(t)
-	c.happen(t, 1, 50)
-	c.awaitFolded(t, b)
+	b, c, _ := folding(t, 1, 50)
 	if _, err := c.JetStream.Publish(t.Context(), "$KV."+StateBucket+"."+chat(0).Key(), []byte("nonsense")); err != nil {
 		t.Fatal(err)
 	}
@@ -284,11 +284,7 @@ func TestWhoeverPutsStatesBesideTheBridgeIsWarnedOf(t *testing.T) {
 func TestOfAStreamThatWasReplacedNoStateStays(t *testing.T) {
 	t.Parallel()
 	const chats = 20
-	s := startServer(t)
-	b, js := runReady(t, s.ClientURL()), connect(t, s)
-	stop := b.fold(t)
-	js.happen(t, chats, 600)
-	js.awaitFolded(t, b)
+	b, js, stop := folding(t, chats, 600)
 	for _, folding := range []bool{true, false} {
 		if !folding {
 			stop() // it is replaced while nobody folds
@@ -314,11 +310,7 @@ func TestOfAStreamThatWasReplacedNoStateStays(t *testing.T) {
 func TestSnapshotsMayBeDeleted(t *testing.T) {
 	t.Parallel()
 	const chats = 10
-	s := startServer(t)
-	b, js := runReady(t, s.ClientURL()), connect(t, s)
-	b.fold(t)
-	js.happen(t, chats, 500)
-	js.awaitFolded(t, b)
+	b, js, _ := folding(t, chats, 500)
 	purge := func(stream, subject string) {
 		t.Helper()
 		in, err := js.Stream(t.Context(), stream)
@@ -377,11 +369,7 @@ func TestStatesAreThroughAStreamWhoseEndIsMissing(t *testing.T) {
 func TestADealerMayHaveMoreChatsThanAReplicaAnswersFor(t *testing.T) {
 	t.Parallel()
 	const chats = 2600 // of two dealers
-	s := startServer(t)
-	b, js := runReady(t, s.ClientURL()), connect(t, s)
-	stop := b.fold(t)
-	js.happen(t, chats, 12_000)
-	js.awaitFolded(t, b)
+	b, js, stop := folding(t, chats, 12_000)
 	stop()
 	js.happen(t, chats, 50)
 	want := js.folded(t)
@@ -413,11 +401,7 @@ func TestADealerMayHaveMoreChatsThanAReplicaAnswersFor(t *testing.T) {
 func TestWhoAsksForStatesAtTheSameTimeSharesTheQuestions(t *testing.T) {
 	t.Parallel()
 	const chats, asks = 500, 5000
-	s := startServer(t)
-	b, js := runReady(t, s.ClientURL()), connect(t, s)
-	stop := b.fold(t)
-	js.happen(t, chats, 3000)
-	js.awaitFolded(t, b)
+	b, js, stop := folding(t, chats, 3000)
 	stop()
 	position, want := js.position(t), js.folded(t)
 	var questions atomic.Int32
@@ -586,11 +570,7 @@ func TestNonsenseInTheBucketOfStatesCountsAsNotThere(t *testing.T) {
 func TestAListIsRightWhateverBecameOfSnapshots(t *testing.T) {
 	t.Parallel()
 	const chats = 6
-	s := startServer(t)
-	b, c := runReady(t, s.ClientURL()), connect(t, s)
-	stop := b.fold(t)
-	c.happen(t, chats, 200)
-	c.awaitFolded(t, b)
+	b, c, stop := folding(t, chats, 200)
 	stop()
 	if _, err := c.JetStream.Publish(t.Context(), "$KV."+StateBucket+"."+chat(0).Key(), []byte("nonsense")); err != nil {
 		t.Fatal(err)
@@ -671,11 +651,7 @@ func TestWhoGoesLeavesNoReadingBehind(t *testing.T) {
 // States are rebuilt after one part of a long list was read.
 func TestPartsOfAListAreOfOneTime(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	b, c := runReady(t, s.ClientURL()), connect(t, s)
-	stop := b.fold(t)
-	c.happen(t, 10, 300)
-	c.awaitFolded(t, b)
+	b, c, stop := folding(t, 10, 300)
 	stop()
 	before, err := b.states.keysOf(t.Context(), chat(0).Key())
 	if err != nil {
@@ -717,11 +693,7 @@ func (c third) fillStates(t testing.TB) {
 // A bucket that takes nothing shows: nothing is said to be folded, and the lag grows.
 func TestWhatIsNotKeptIsNotFolded(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	b, c := runReady(t, s.ClientURL()), connect(t, s)
-	b.fold(t)
-	c.happen(t, 3, 50)
-	c.awaitFolded(t, b)
+	b, c, _ := folding(t, 3, 50)
 	before := b.Stats()
 	c.fillStates(t)
 	c.happen(t, 30, 500)
@@ -798,11 +770,7 @@ func TestTheLagShowsAlsoBetweenAttemptsThatFail(t *testing.T) {
 
 func TestWhoHasEndedShowsNoLag(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	b, c := runReady(t, s.ClientURL()), connect(t, s)
-	stop := b.fold(t)
-	c.happen(t, 3, 50)
-	c.awaitFolded(t, b)
+	b, c, stop := folding(t, 3, 50)
 	c.fillStates(t)
 	c.happen(t, 30, 500)
 	testkit.Eventually(t, "the lag to show", func() bool { return b.Stats().StatesLag >= 500 })
@@ -846,11 +814,7 @@ func TestOfAnotherStreamNothingIsKept(t *testing.T) {
 // Snapshots were thrown away, and none can be put: all is behind.
 func TestWhatWasThrownAwayIsBehind(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	b, c := runReady(t, s.ClientURL()), connect(t, s)
-	b.fold(t)
-	c.happen(t, 3, 50)
-	c.awaitFolded(t, b)
+	b, c, _ := folding(t, 3, 50)
 	c.limitStates(t, 1)
 	if _, err := b.states.throwAway(t.Context()); err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ export class Chats {
 		this.me = adminId;
 		this.several = dealers.length > 1;
 		this.unsent = unsent; // of a key: how many replies were not sent
-		this.latest = latest; // of a key: the sequence of its last activity
+		this.latest = latest; // of a key: the sequence of its last activity that was heard here; undefined: none was
 		this.loading = true;
 		this.select = select;
 		this.more = more;
