@@ -151,11 +151,7 @@ func TestAConflictIsKnownByBothCodes(t *testing.T) {
 // decides by what it has.
 func TestWhoseLastEventWasDeletedCanBeTakenOver(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	b, c := runReady(t, s.ClientURL()), connect(t, s)
-	b.fold(t)
-	c.happen(t, 1, 20)
-	c.awaitFolded(t, b)
+	b, c, _ := folding(t, 1, 20)
 	chats, err := c.Stream(t.Context(), ChatStream)
 	if err != nil {
 		t.Fatal(err)

@@ -22,18 +22,6 @@ import (
 	"github.com/telle-ai/event-router/pkg/subjects"
 )
 
-// folding runs a bridge, on a server of its own, which has folded events of so many chats
-// and goes on until stop.
-func folding(t testing.TB, chats, events int) (b *running, c third, stop func()) {
-	t.Helper()
-	s := startServer(t)
-	b, c = runReady(t, s.ClientURL()), connect(t, s)
-	stop = b.fold(t)
-	c.happen(t, chats, events)
-	c.awaitFolded(t, b)
-	return b, c, stop
-}
-
 // wantFolded waits until all is folded, and checks snapshots and what is read.
 func (r *running) wantFolded(t testing.TB, c third, chats int) {
 	t.Helper()

@@ -96,6 +96,18 @@ func (c third) position(t testing.TB) uint64 {
 	return c.info(t, ChatStream).State.LastSeq
 }
 
+// folding runs a bridge, on a server of its own, which has folded events of so many chats
+// and goes on until stop.
+func folding(t testing.TB, chats, events int) (b *running, c third, stop func()) {
+	t.Helper()
+	s := startServer(t)
+	b, c = runReady(t, s.ClientURL()), connect(t, s)
+	stop = b.fold(t)
+	c.happen(t, chats, events)
+	c.awaitFolded(t, b)
+	return b, c, stop
+}
+
 // awaitFolded returns when all is in the snapshots that the stream holds by now.
 func (c third) awaitFolded(t testing.TB, b *running) {
 	t.Helper()
